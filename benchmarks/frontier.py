@@ -391,7 +391,7 @@ def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Cloc
         return
     method = Settings.from_preset("lpvit", calibration=args.calibration, heldout=32, seed=seed, threads=args.threads)
     for share in missing:
-        model, masks = rival_model(Work(prepared, method), [Budget("flops", share, True)], None, "lpvit")
+        model, masks, _ = rival_model(Work(prepared, method), [Budget("flops", share, True)], None, "lpvit")
         example = prepared.heldout[:1].batch().contiguous()
         fast, _ = accelerate(model, masks, example=example, budget_ms=20.0)
         finish(table, {**row, "point": share}, prepared, judge, clock, fast, args.probes)

@@ -46,7 +46,9 @@ from fewer.tasks.quality.tuning import Tuned, tune
 
 OUT = Path(__file__).parent / "results" / "quality_tuning.csv"
 KINDS = {"full": ("pathway", "what-how", "yes-no"), "vqa only": ("what-how", "yes-no"), "pathway only": ("pathway",)}
-ROWS = ("vqa only", "full", "mix", "after", "pathway only", "quarter", "with pairs", "levels", "taught by texts")
+SHARES = {"quarter": 0.25, "half": 0.5}
+"""Of the images with all texts about them, for questions alone; all of them are the row ``vqa only``."""
+ROWS = ("vqa only", "full", "pathway only", *SHARES, "mix", "after", "with pairs", "levels", "taught by texts")
 PAIRS = 1500
 """Pairs of images that comparisons are made of, and a tenth of them to judge on."""
 KEY = ["tokens", "data", "seed", "language", "steps", "images", "distorted"]
@@ -307,13 +309,13 @@ def plot(path: Path) -> None:
 
 
 def _records(name: str, material: Material) -> list[Record]:
-    """Conversations of a row; ``quarter`` has a quarter of the texts, ``levels`` only words for scores (Q-Align)."""
+    """Conversations of a row; :data:`SHARES` have a part of the texts, ``levels`` words for scores alone (Q-Align)."""
     if name == "levels":
         return [
             Record(r.id, (("<image>\nHow is the overall quality of this image?", _level(r)),), r.image)
             for r in qalign_records(material.data.opinions, 1, 5)
         ]
-    texts = material.texts[: len(material.texts) // 4] if name == "quarter" else material.texts
+    texts = material.texts[: int(SHARES.get(name, 1.0) * len(material.texts))]
     kinds = KINDS.get(name, KINDS["vqa only"])
     pairs = PAIRS if name == "with pairs" else 0
     records = convert(texts, seed=material.seed, kinds=kinds, choices=False, pairs=pairs).records

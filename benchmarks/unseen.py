@@ -31,10 +31,10 @@ class Absent(Exception):
 
 
 def shared(name: str) -> Path:
-    """A file of the public data folder: beside the checkout, or where FEWER_DATA says."""
-    root = Path(os.environ.get("FEWER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    """A file of the public data folder: beside the checkout, or where FEWER_SHARED_DATA says."""
+    root = Path(os.environ.get("FEWER_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (root / name).exists():
-        raise Absent(f"{name} is not in {root}; set FEWER_DATA to the folder that holds it")
+        raise Absent(f"{name} is not in {root}; set FEWER_SHARED_DATA to the folder that holds it")
     return root / name
 
 

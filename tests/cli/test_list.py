@@ -19,7 +19,7 @@ def test_every_demo_is_listed(fewer) -> None:
     from fewer.cli.demo import STAGES, TASK_DEMOS
 
     found = json.loads(fewer("list", "demos", "--json").out)
-    assert {*STAGES, *TASK_DEMOS, "adapt", "low-bit", "private"} == set(found)
+    assert {*STAGES, *TASK_DEMOS, "adapt", "low-bit", "private", "select", "uda"} == set(found)
 
 
 def test_a_list_is_found_by_its_name(fewer) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fewer
-from fewer.core.display import Shown
+from fewer.core.display import Shown, skipped_lines
 
 
 class Cat(Shown):
@@ -42,3 +42,12 @@ def test_a_run_says_how_to_save_it(run: object) -> None:
 def test_settings_show_what_differs_from_the_defaults() -> None:
     assert repr(fewer.Settings()) == str(fewer.Settings()) == "Settings()"
     assert repr(fewer.Settings(seed=3, search=0)) == "Settings(seed=3)"
+
+
+def test_what_was_skipped_is_one_line_for_each_reason():
+    skipped = [(f"{i}.heic", "is not read") for i in range(1000)] + [("a.png", "is empty")]
+    assert skipped_lines(skipped) == [
+        "skipped 0.heic, 1.heic, 2.heic and 997 more: is not read",
+        "skipped a.png: is empty",
+    ]
+    assert skipped_lines([(f"{i}.png", f"reason {i}") for i in range(12)])[-1] == "and 2 more skipped for other reasons"

@@ -124,6 +124,26 @@ def test_lpvit() -> None:
     assert shown == [0.01, 0.75, 0.95]
 
 
+def test_the_demo_of_selection() -> None:
+    found = {row["method"]: float(row["accuracy"]) for row in _rows("demo_select.csv") if row["labels"] == "20"}
+    told = [f"{100 * found[name]:.0f} %" for name in ("saal", "saal-corrected", "coverage", "typiclust", "random")]
+    words = "{} of digits right, corrected {}, default {}, TypiClust {}, random {}"
+    assert words.format(*told) in README
+
+
+def test_every_system_has_its_command_picture_and_doc() -> None:
+    """Ten rows, in order; a command that is no demo runs an example that is there."""
+    from fewer.cli.demo import DEMOS
+
+    rows = _table("## The ten systems")
+    assert [int(row[0].split()[0]) for row in rows] == list(range(1, 11))
+    for system, command, picture, measured in rows:
+        assert "](docs/" in system and "](docs/images/" in picture and measured
+        words = command.strip("`").split()
+        named = words[2] if len(words) > 2 else "fewer/dinov2-small"
+        assert (ROOT / words[1]).is_file() if words[0] == "python" else named in DEMOS
+
+
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"(?:\]\(|src(?:set)?=\")([^)#\"]+)", README))))
 def test_links_lead_somewhere(link: str) -> None:
     assert link.startswith("http") or (ROOT / link).exists()

@@ -8,7 +8,7 @@ from torch import nn
 
 import fewer
 from fewer.core.errors import FewerError
-from fewer.engine import comparison
+from fewer.engine import as_used
 from fewer.engine.rivals import preset_of, rival_settings
 from fewer.engine.settings import Settings
 from fewer.models.vit import VisionTransformer
@@ -103,7 +103,7 @@ def test_rivals_are_judged_in_the_runtime_that_ours_is_judged_in(monkeypatch):
         assert chosen.runtime == RUNTIME and set(precisions.values()) <= {"fp32", "bf16", "int8"}
         return Zeros(model), []
 
-    monkeypatch.setattr(comparison, "in_runtime", in_runtime)
+    monkeypatch.setattr(as_used, "in_runtime", in_runtime)
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 1)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fewer.core.errors import FewerError
@@ -38,7 +38,7 @@ def test_values_are_few_near_and_let_gradients_pass(name: str, bits: int, role: 
     how = QUANTISERS[name].run(bits, role)  # type: ignore[arg-type]
     how.calibrate(x.detach())
     got = how.eval()(x)
-    rows = got if name in ("ste", "pact") and role == "weight" else got.reshape(1, -1)
+    rows = got if name != "dorefa" and role == "weight" else got.reshape(1, -1)
     assert all(len((row / row.abs().max()).detach().mul(1e4).round().unique()) <= 2**bits for row in rows)
     if name != "dorefa":  # which bends weights and clips inputs to 1
         assert float((got - x).detach().norm() / x.detach().norm()) < {2: 0.95, 4: 0.4, 8: 0.2}[bits]
@@ -56,7 +56,7 @@ def test_weights_may_be_binary_or_ternary_and_inputs_not(name: str) -> None:
         got = how(x)
         assert all(len(row.detach().mul(1e4).round().unique()) <= most for row in got)
         got.square().sum().backward()
-        assert all(p.grad is not None and float(p.grad.abs()) > 0 for p in how.parameters())
+        assert all(p.grad is not None and float(p.grad.abs().min()) > 0 for p in how.parameters())
     with pytest.raises(FewerError, match="only weights can be binary"):
         QUANTISERS[name].run(1, "signed")
 
@@ -73,7 +73,7 @@ def test_a_weight_that_was_cut_stays_cut_in_every_format(name: str, bits: int | 
     if bits == 1:
         assert bool((got[:, 1::2].sign() == x[:, 1::2].sign()).all())
         sizes = got[:, 1::2].abs()
-        best = x[:, 1::2].abs().mean(1, keepdim=True) if name in ("ste", "pact") else x[:, 1::2].abs().mean()
+        best = x[:, 1::2].abs().mean(1, keepdim=True)
         assert name == "dorefa" or torch.allclose(sizes, best.expand_as(sizes))
 
 
@@ -94,13 +94,16 @@ def test_a_learnt_step_moves_in_proportion_to_its_size(name: str, size: float) -
     x = size * torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
     how = QUANTISERS[name].run(4, "weight")
     how.calibrate(x)
-    before = float(how.size())
+    before = how.size()
     adam = torch.optim.AdamW([how.step], lr=1e-3, weight_decay=0.0)
     for _ in range(20):
         adam.zero_grad()
         how(x).square().sum().backward()
         adam.step()
-    assert 0.9 * before < float(how.size()) < before  # a rate of 0.001 for 20 steps is 2 percent, whatever the size
+    share = how.size() / before
+    assert (
+        bool(((share > 0.9) & (share < 1.1) & (share != 1)).all()) and float(share.mean()) < 1
+    )  # a rate of 0.001 for 20 steps is 2 percent, whatever the size
 
     how.calibrate(x)
     descent = torch.optim.SGD([how.step], lr=1e-3)
@@ -108,7 +111,7 @@ def test_a_learnt_step_moves_in_proportion_to_its_size(name: str, size: float) -
     how(x).square().sum().backward()
     moved = how.step.grad * how.unit  # the gradient for the step itself, as the paper has it
     descent.step()
-    assert float(how.size()) == pytest.approx(float(before - 1e-3 * moved), rel=1e-3)
+    torch.testing.assert_close(how.size(), before - 1e-3 * moved, rtol=1e-3, atol=0)
 
 
 def test_the_gradient_of_ewgs_is_scaled_by_the_error() -> None:
@@ -129,13 +132,18 @@ def test_a_learnt_step_starts_near_the_best_one(bits: int | str, role: str) -> N
     how = QUANTISERS["lsq"].run(bits, role)
     how.calibrate(x)
 
-    def error(step: float) -> float:
-        return float(((x / step).clamp(how.low, how.high).round() * step - x).square().sum())
+    # rows of a weight have steps of their own
+    rows = x if role == "weight" else x.reshape(1, -1)
 
-    best = min(error(float(x.abs().max()) / how.high * share) for share in torch.linspace(0.02, 1, 400))
-    assert error(float(how.size())) < 1.05 * best
-    paper = float(2 * x.abs().mean() / how.high**0.5)
-    assert error(float(how.size())) <= 1.01 * error(paper)
+    def error(step: Tensor) -> Tensor:
+        there = step.reshape(-1, 1)
+        return ((rows / there).clamp(how.low, how.high).round() * there - rows).square().sum(1)
+
+    offered = [rows.abs().amax(1) / how.high * share for share in torch.linspace(0.02, 1, 400)]
+    best = torch.stack([error(step) for step in offered]).amin(0)
+    assert float(error(how.size()).sum()) < 1.05 * float(best.sum()) and bool((error(how.size()) < 1.2 * best).all())
+    paper = 2 * rows.abs().mean(1) / how.high**0.5
+    assert bool((error(how.size()) <= 1.05 * error(paper)).all())
 
 
 @pytest.mark.parametrize(("name", "delta"), [("lsq", 0.0), ("ewgs", 1e-3)])

@@ -74,6 +74,35 @@ def test_other_weights_stay_as_they_are():
     assert [n.op_type for n in graph.graph.node] == ["DequantizeLinear", "MatMul", "MatMul"]
 
 
+@pytest.mark.parametrize("names", [["first"], ["first", "second"]])
+def test_a_weight_that_several_layers_share_is_stored_once(names):
+    """Left alone where more than one product read it, it stayed in floating point."""
+    w, x = weight(8, 8), torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "w0"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Gather", ["w", "rows"], ["c"], axis=0),  # and something else reads it too
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
+    constants = {"w": w.T.contiguous().numpy(), "w0": np.float32([0.5]), "rows": np.int64([1, 0, 2])}
+    hows = [InputRange(0.02, 128), InputRange(0.05, 100)]
+    plain = answer(graph_of(nodes, constants, (3, 8)), x)
+    turned = w.T[[1, 0, 2]]
+    assert torch.allclose(plain, (x @ w.T + 0.5) @ w.T + turned, atol=1e-4)
+    graph = graph_of(nodes, constants, (3, 8))
+    assert with_integers(graph, dict.fromkeys(names, w)) == names
+    onnx.checker.check_model(graph)
+    assert "w" not in {t.name for t in graph.graph.initializer}
+    assert [n.op_type for n in graph.graph.node].count("DequantizeLinear") == 1
+    torch.testing.assert_close(answer(graph, x), plain, rtol=1e-5, atol=1e-4)
+    # each layer has its own range; a layer that runs twice has one
+    graph = graph_of(nodes, constants, (3, 8))
+    with_integers(graph, dict.fromkeys(names, w), dict(zip(names, hows, strict=False)))
+    wanted = hows[len(names) - 1].rounded(hows[0].rounded(x) @ w.T + 0.5) @ w.T + turned
+    torch.testing.assert_close(answer(graph, x), wanted, rtol=1e-4, atol=1e-3)
+
+
 def test_layers_that_read_the_same_tensor_share_its_rounding():
     nodes = [helper.make_node("MatMul", ["x", n], [f"h{n}"]) for n in ("q", "k")]
     nodes.append(helper.make_node("Add", ["hq", "hk"], ["y"]))

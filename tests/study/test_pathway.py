@@ -7,6 +7,7 @@ import pytest
 
 from fewer.data.distortions.families import FAMILIES
 from fewer.data.distortions.truth import Applied, Truth, draw_recipe, family
+from fewer.study import pathway as pathway_module
 from fewer.study.pathway import Pathway, check_texts, text_flags
 from fewer.study.simulated import SimulatedRater, make_raters, simulate
 from fewer.study.vocabulary import ASPECTS, level_of, polarity, statements
@@ -69,3 +70,21 @@ def test_raters_differ_and_a_random_one_ignores_the_image():
     rng = np.random.default_rng(0)
     assert {SimulatedRater("x", random=True).score(truth, rng) for _ in range(60)} == {1, 2, 3, 4, 5}
     assert len({r.bias for r in make_raters(5)}) == 5 and list(FAMILIES)
+
+
+def test_copies_are_those_that_a_comparison_of_all_finds():
+    rng, words = np.random.default_rng(0), [f"w{i}" for i in range(12)]
+    texts = [" ".join(rng.choice(words, 24)) for _ in range(20)]
+    # a word changed at the end, in the middle or nowhere, and the same image twice
+    texts += [f"{texts[i % 20].rsplit(' ', i % 3)[0]} {'new ' * (i % 3)}".strip() for i in range(40)]
+    told = [Pathway(f"{i % 50}.png", "ann", text, "Overall good.") for i, text in enumerate(texts)]
+    for alike in (0.5, 0.8, 1.0):
+        runs = [pathway_module._shingles(one.text) for one in told]
+        expected = {}
+        for i, one in enumerate(told):
+            for j in range(i):
+                if len(runs[i] & runs[j]) / len(runs[i] | runs[j]) >= alike and told[j].image != one.image:
+                    expected[i] = f"like that of {told[j].image}"
+                    break
+        found = [flag.detail for flag in check_texts(told, alike) if flag.what == "copied"]
+        assert found == list(expected.values()) and found

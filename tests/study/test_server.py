@@ -185,7 +185,7 @@ def test_warning_and_pause(make):
     assert "in a row" not in client.get("/next").text
     answer(client, choice="1")
     page = client.get("/next")
-    assert "there will be a pause in 1 images" in page.text
+    assert "there will be a pause in 1 image." in page.text
     answer(client, choice="1")
     assert "Time for a pause" in client.get("/next").text
     item = study.store.item(2)
@@ -445,14 +445,19 @@ def test_what_browsers_show_otherwise_is_sent_as_models_see_it(make, tmp_path):
 
     from fewer.data.decode import read_image
 
+    photos(tmp_path / "photos", 6)
     study = make(forms=("acr",), raters=1)
     client, folder = study.client("rater-0001"), tmp_path / "photos"
     grey = (np.random.default_rng(5).random((40, 60)) * 65535).astype(np.uint16)
+    turned = Image.Exif()
+    turned[0x0112] = 6
     kinds = {
         "0.png": lambda path: Image.fromarray(grey).save(path, "PNG"),
         "1.png": lambda path: Image.new("CMYK", (6, 5), (9, 200, 30, 4)).save(path, "JPEG"),
         "2.png": lambda path: Image.new("RGBA", (6, 5), (9, 200, 30, 0)).save(path, "TIFF"),
         "3.png": lambda path: Image.new("RGB", (6, 5), (9, 200, 30)).save(path, "JPEG"),
+        "4.png": lambda path: Image.new("RGB", (6, 5), (9, 200, 30)).save(path, "PNG", exif=turned),
+        "5.png": lambda path: Image.new("RGB", (6, 5), (9, 200, 30)).save(path, "WEBP", exif=turned),
     }
     for name, write in kinds.items():
         write(folder / name)

@@ -32,6 +32,12 @@ AGIQA = "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align
         ("what,ever\na.png,3\n", {"a.png": 3.0}, {}),
         ("file,score,votes\na.png,3,17\n", {"a.png": 3.0}, {}),
         ("a.png,3,0.5\n", {"a.png": 3.0}, {"a.png": 0.5}),
+        # TID2013: the number first, and spaces
+        ("5.51429 I01_01_1.bmp\n5.56757 i01_01_2.bmp\n", {"I01_01_1.bmp": 5.51429, "i01_01_2.bmp": 5.56757}, {}),
+        ("3,a.png\n4,b.png\n", {"a.png": 3.0, "b.png": 4.0}, {}),
+        ("name_image,x,mos_image,mos_patch_std\na.jpg,7,72.5,1\n", {"a.jpg": 72.5}, {}),
+        ("set,image_name,quality_mos,quality_std\ntest,a.jpg,0.5,1\n", {"a.jpg": 0.5}, {}),
+        ("image|MOS\na.png|3.5\n", {"a.png": 3.5}, {}),
     ],
 )
 def test_the_columns_are_found_by_their_names(tmp_path: Path, text, scores, deviations) -> None:
@@ -60,6 +66,10 @@ def test_what_was_taken_is_told(tmp_path: Path) -> None:
         ("file,MOS,SD\na.png,3,wide\n", "line 2 must be a file, a number and its deviation"),
         ("file,MOS\na.png,good\n", "line 2 must be a file and a number"),
         ("file,MOS\n,3\n", "line 2 must be a file and a number"),
+        ("x\n", "holds no score"),
+        ("file,score\n", "holds no score"),
+        ("name,c1,mos_image,mos_patch\na.png,1,2,3\n", "no heading says which one"),
+        ("name,c1,my_mos,c2\na.png,1,good,3\n", "no heading says which one"),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(tmp_path: Path, text, says) -> None:
@@ -76,3 +86,14 @@ def test_a_list_of_names_keeps_its_commas(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n")
     with pytest.raises(FewerError, match="names no image"):
         read_names(tmp_path / "none.txt")
+
+
+def test_tables_as_spreadsheets_save_them(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file\tscore\nü.png\t3\n", encoding="utf-16")
+    assert read_scores(tmp_path / "t.csv") == {"ü.png": 3.0}
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(FewerError, match="save it as a table of CSV"):
+        read_scores(tmp_path / "t.xlsx")
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfea")
+    with pytest.raises(FewerError, match="is damaged"):
+        read_scores(tmp_path / "t.csv")

@@ -210,8 +210,11 @@ def test_features_from_a_file(ask, pool, tmp_path):  # noqa: F811
 def test_corrupted_images_are_counted_and_named(ask, pool):  # noqa: F811
     for name in ("a/02.png", "b/05.png"):
         (pool / name).write_bytes(b"\x89PNG broken")
+    for name in ("phone.HEIC", "b/film.mov"):
+        (pool / name).write_bytes(b"x")
     done = ask("labels=22")
-    assert {s.name for s in done.plan.skipped} == {"a/02.png", "b/05.png"} and all(s.reason for s in done.plan.skipped)
+    gone = {"a/02.png", "b/05.png", "phone.HEIC", "b/film.mov"}
+    assert {s.name for s in done.plan.skipped} == gone and all(s.reason for s in done.plan.skipped)
     assert not {"a/02.png", "b/05.png"} & set(names_of(done))
     assert "b/05.png" in (done.folder / "gallery.html").read_text()
 

@@ -29,8 +29,16 @@ S = TypeVar("S", bound=_Schema)
 INPUTS = ("model", "images", "labelled", "budget")
 """Names that a file may give beside the settings, so that one file can describe a whole run."""
 PREFIX = "FEWER_"
-OTHERS = {"FEWER_NATIVE", "FEWER_NATIVE_LIB", "FEWER_ISA", "FEWER_PYTHON"}
-"""Variables that are no settings: of the native library, and of scripts that call fewer."""
+OTHERS = {
+    "FEWER_NATIVE",
+    "FEWER_NATIVE_LIB",
+    "FEWER_ISA",
+    "FEWER_PYTHON",
+    "FEWER_SHARED_DATA",
+    "FEWER_SCALESIM",
+    "FEWER_SURFACE",
+}
+"""Variables that are no settings: of the native library, of scripts that call fewer, and of data for tests."""
 
 
 def resolve(

@@ -28,6 +28,8 @@ _OWN = {
     "adapt": "fewer.tasks.segment.adapt_demo",
     "low-bit": "fewer.tasks.classify.lowbit_demo",
     "private": "fewer.private.demo",
+    "select": "fewer.selection.demo",
+    "uda": "fewer.tasks.segment.papers_demo",
 }
 """Demos that neither compress nor belong to a task's table."""
 
@@ -38,6 +40,8 @@ DEMOS = {
     "gait": "who walks, on simulated walkers",
     "quality": "how images look, on simulated feedback",
     "adapt": "masks for another modality without labels there, on simulated heads",
+    "uda": "the same by the published methods MS-MT, MT-UDA and LE-UDA, from few labels",
+    "select": "which real digits should be labelled first: SAAL and others",
     "low-bit": "training in 4 and 2 bits, on real digits",
     "private": "real digits that the computer does not see",
 }
@@ -83,8 +87,9 @@ def demo(
     model
         fewer/dinov2-small or fewer/mobilenet-v2; or detect3d (a detector of LiDAR scans, on simulated scans),
         gait (who walks, on simulated walkers), quality (how images look, on simulated feedback), adapt (masks for
-        another modality, on simulated heads), low-bit (training in 4 bits, on real digits) or private (real digits
-        that the computer does not see). See: fewer list demos
+        another modality, on simulated heads), uda (the same by published methods), select (which digits should be
+        labelled first), low-bit (training in 4 bits, on real digits) or private (real digits that the computer does
+        not see). See: fewer list demos
     budget
         As in: fewer compress --help
     """

@@ -59,7 +59,7 @@ EXAMPLES = {
     "recover": ("fewer recover run/ --time 10min",),
     "bench": ("fewer bench run/ --vs onnxruntime,openvino",),
     "export": ("fewer export run/ --to onnx",),
-    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait", "fewer demo private"),
+    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait", "fewer demo select"),
     "select": (
         "fewer select photos/ --budget labels=100 --out queue/",
         "fewer select --continue --out queue/ --labels labels.csv --budget labels=50",

@@ -161,6 +161,7 @@ def _show(done: Any) -> None:
     from rich.text import Text
 
     from fewer.cli.show import console, say, shorten
+    from fewer.core.display import skipped_lines
 
     plan, last = done.plan, done.plan.rounds[-1]
     say(Text(f"round {last.round}: {last.chosen} of {last.pool} images to label, chosen by {last.method}", "bold"))
@@ -176,11 +177,8 @@ def _show(done: Any) -> None:
     if done.lost:
         named = ", ".join(shorten(name, 40) for name in done.lost[:3]) + (", ..." if len(done.lost) > 3 else "")
         say(Text(f"{len(done.lost)} of the images that wait cannot be opened any more and are in no export: {named}"))
-    if plan.skipped:
-        named = ", ".join(shorten(s.name, 40) for s in plan.skipped[:3])
-        more = f" and {len(plan.skipped) - 3} more" if len(plan.skipped) > 3 else ""
-        many = "image was" if len(plan.skipped) == 1 else "images were"
-        say(Text(f"{len(plan.skipped)} unreadable {many} skipped: {named}{more}"))
+    for line in skipped_lines((shorten(s.name, 40), s.reason) for s in plan.skipped):
+        say(Text(line))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("", justify="right")
     table.add_column("image", no_wrap=True)

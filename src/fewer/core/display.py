@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Fact", "Shown", "Told", "amount", "counted"]
+__all__ = ["Fact", "Shown", "Told", "amount", "counted", "skipped_lines"]
 
 Fact = tuple[str, str]
 """A name and what is to be said about it."""
@@ -99,3 +99,29 @@ def counted(number: int, noun: str) -> str:
     ('1 layer', '0 layers', '1,200 images')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def skipped_lines(skipped: Iterable[tuple[object, str]], names: int = 3, reasons: int = 10) -> list[str]:
+    """What was skipped and why: a line for each reason, with the first names; a thousand alike are one line.
+
+    Parameters
+    ----------
+    skipped
+        Files with the reason.
+    names, reasons
+        Most names in a line, and most lines.
+
+    Examples
+    --------
+    >>> skipped_lines([("a.png", "is empty"), ("b.heic", "is not read"), ("c.heic", "is not read")], names=1)
+    ['skipped a.png: is empty', 'skipped b.heic and 1 more: is not read']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        by_reason.setdefault(reason, []).append(str(name))
+    told = []
+    for reason, files in list(by_reason.items())[:reasons]:
+        more = f" and {len(files) - names} more" if len(files) > names else ""
+        told.append(f"skipped {', '.join(files[:names])}{more}: {reason}")
+    left = sum(len(files) for files in list(by_reason.values())[reasons:])
+    return [*told, f"and {left:,} more skipped for other reasons"] if left else told

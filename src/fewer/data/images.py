@@ -29,6 +29,12 @@ _OTHERS = (
     ".dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .raw",
 )
 _OTHER_PICTURES = frozenset(" ".join(_OTHERS).split())
+_VIDEOS = frozenset([".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp"])
+_NOT_READ = {
+    **dict.fromkeys(_OTHER_PICTURES, "pictures of the kind {} are not read; save it as PNG or JPEG"),
+    **dict.fromkeys(_VIDEOS, "videos ({}) are not read; save frames of it as PNG or JPEG"),
+}
+"""Why a file that shows something is not among the images, by its ending."""
 PARTS = ("calibration", "heldout")
 _LARGEST = 8 << 30  # bytes; a larger tensor is surely a missing count
 
@@ -107,27 +113,28 @@ def _walk(root: Path, without: str = "") -> Iterator[Path]:
         yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
-def left_out(folder: PathLike, without: PathLike = "") -> tuple[list[tuple[Path, str]], dict[str, int]]:
+def left_out(folder: PathLike, without: PathLike = "") -> tuple[list[tuple[str, str]], dict[str, int]]:
     """What :func:`list_images` does not list for its ending; of the folder ``without``, nothing is told.
 
     Returns
     -------
     pictures, others
-        Pictures of other kinds, such as those of phones, each with the reason; and how many files of any other ending
-        there are.
+        Pictures of other kinds, such as those of phones, and videos, by their names in the folder with the reason;
+        and how many files of any other ending there are. Every verb that reads a folder of images names the first with
+        what it skipped.
     """
     files = list(_walk(Path(folder), os.path.realpath(without) if without else ""))
     others = Counter(path.suffix.lower() or "no suffix" for path in files)
-    for suffix in (*SUFFIXES, *_OTHER_PICTURES):
+    for suffix in (*SUFFIXES, *_NOT_READ):
         others.pop(suffix, None)
-    return _pictures(files), dict(sorted(others.items()))
+    pictures = [(printable(path.relative_to(folder)).as_posix(), reason) for path, reason in _pictures(files)]
+    return pictures, dict(sorted(others.items()))
 
 
 def _pictures(files: Iterable[Path]) -> list[tuple[Path, str]]:
-    """Those that are pictures of a kind that is not read, with the reason."""
+    """Those that are pictures or videos of a kind that is not read, with the reason."""
     kinds = ((path, path.suffix.lower()) for path in files)
-    reason = "pictures of the kind {} are not read; save it as PNG or JPEG"
-    return sorted((path, reason.format(kind)) for path, kind in kinds if kind in _OTHER_PICTURES)
+    return sorted((path, _NOT_READ[kind].format(kind)) for path, kind in kinds if kind in _NOT_READ)
 
 
 def why_no_name(name: str) -> str:
@@ -368,7 +375,7 @@ class _Draw:
             crops = crops or 0
             rows = len(files) * max(1, crops)
             rows = rows if count is None else min(rows, count)
-        unfit += _pictures(others)
+        unfit += [(printable(path), reason) for path, reason in _pictures(others)]
         return cls(files, key_of, where, preprocess or Preprocess(), seed, crops, rows, unfit)
 
     @property

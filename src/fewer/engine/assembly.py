@@ -6,16 +6,20 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fewer.core.curve import CurveSet
 from fewer.core.option import Option
 from fewer.core.unit import Unit
+from fewer.cost.subjects import runs_as
 from fewer.formats.integers import rounded
 from fewer.models.layers import Layer, find_layers
 from fewer.models.running import Forward
+
+if TYPE_CHECKING:
+    from fewer.engine.as_used import InputRounding
 
 __all__ = ["Assembly", "install_choice", "stored_as"]
 
@@ -81,7 +85,8 @@ def install_choice(
 class Assembly:
     """Models put together from the stored, repaired weights of every option: quick, for comparing plans.
 
-    The final model is better than its assembly, because it is repaired in execution order.
+    The final model is better than its assembly, because it is repaired in execution order. With ``rounding``, layers
+    round their inputs as they will where the plan is used; otherwise int8 would look as exact as its weights.
     """
 
     model: Any
@@ -90,14 +95,23 @@ class Assembly:
     store: Path
     forward: Forward | None
     handles: dict[int, Any]
+    rounding: InputRounding | None = None
 
     @classmethod
-    def of(cls, model: Any, curves: CurveSet, store: Path, example: Any, forward: Forward | None) -> Assembly:
+    def of(
+        cls,
+        model: Any,
+        curves: CurveSet,
+        store: Path,
+        example: Any,
+        forward: Forward | None,
+        rounding: InputRounding | None = None,
+    ) -> Assembly:
         """Copy the dense model."""
         from fewer.engine.outer import outer_of, with_outer
 
         twin = with_outer(copy.deepcopy(model), outer_of(curves))
-        return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {})
+        return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {}, rounding)
 
     def evaluate(self, choice: np.ndarray, measure: Callable[[Any], float]) -> float:
         """``measure(model)`` for a choice of options."""
@@ -111,6 +125,10 @@ class Assembly:
                     stack.enter_context(self.layers[unit.name].borrowed())
             options = [curve.options for curve in self.curves.curves]
             install_choice(self.layers, self.curves.units, options, choice.tolist(), self.store, self.handles)
+            if self.rounding is not None:
+                chosen = zip(self.curves.units, options, choice, strict=True)
+                precisions = {unit.name: runs_as(offered[k].precision) for unit, offered, k in chosen}
+                stack.enter_context(self.rounding.on(self.layers, precisions))
             return measure(self.model)
 
     def distortion(self, choice: np.ndarray, batches: Sequence[Any], reference: Any) -> float:

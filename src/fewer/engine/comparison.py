@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from fewer.compensate.published import PUBLISHED
 from fewer.core.allocation.baselines import BASELINES
@@ -16,20 +16,18 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.progress import Progress
-from fewer.cost.subjects import runs_as
 from fewer.engine.apply import apply_options
+from fewer.engine.as_used import as_used
 from fewer.engine.assembly import Assembly
 from fewer.engine.judge import Judge, Quality, judge_of
 from fewer.engine.outer import outer_of
 from fewer.engine.plan import choose, frontier_of
 from fewer.engine.published import prune_as_published
 from fewer.engine.rivals import rival_model, rival_settings, same_method
-from fewer.engine.runtime_deploy import in_runtime
 from fewer.engine.sense import resolved
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
 from fewer.presets import preset_names
-from fewer.runtimes.names import EXPORTED
 
 if TYPE_CHECKING:
     from fewer.engine.evidence import Evidence
@@ -109,18 +107,14 @@ class _NoRowError(FewerError):
     """Why a rival has no row."""
 
 
-def _as_used(e: Evidence, model: nn.Module, options: Mapping[str, Option], progress: Progress) -> nn.Module:
-    """A rival as ours is judged: in the runtime that the plan was made for, with the roundings of that runtime.
-
-    MobileNetV2 with weights in bf16 has an error of 0.00007 in torch, and of 0.0015 in OpenVINO, whose products are in
-    bf16 too (32 photos).
-    """
-    chosen = e.prepared.shared.get("runtime")
-    if e.deployed is None or chosen is None or chosen.runtime not in EXPORTED:
+def _as_used(
+    e: Evidence, model: nn.Module, masks: Mapping[str, Tensor], options: Mapping[str, Option], progress: Progress
+) -> nn.Module:
+    """A rival as ours is judged: where the plan will run, with the roundings of that runtime or those kernels."""
+    if e.deployed is None:
         return model
-    precisions = {name: runs_as(option.precision) for name, option in options.items()}
     try:
-        return in_runtime(Work(e.prepared, e.settings, progress), chosen, model, precisions)[0]
+        return as_used(Work(e.prepared, e.settings, progress), model, masks, options)
     except FewerError as error:
         raise _NoRowError(str(error)) from None
 
@@ -167,11 +161,11 @@ def _simple_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> dic
         raise _NoRowError(str(error)) from None
     ready = e.made.get(allocation.choice.tobytes())
     if ready is not None:
-        model, took = ready.model, ready.seconds
+        model, masks, took = ready.model, ready.masks, ready.seconds
     else:
         began = perf_counter()
         chosen = e.sensed.chosen(allocation.choice)
-        model, _ = apply_options(
+        model, masks = apply_options(
             Work(e.prepared, e.settings, progress),
             e.sensed.options,
             chosen,
@@ -179,7 +173,9 @@ def _simple_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> dic
             title=f"baseline {LABELS.get(name, name)}",
         )
         took = perf_counter() - began
-    used = _as_used(e, model, e.sensed.chosen(allocation.choice), progress)
+    used = ready.used if ready is not None else None
+    if used is None:
+        used = _as_used(e, model, masks, e.sensed.chosen(allocation.choice), progress)
     labelled = e.quality(used) if e.quality is not None else {}
     return row_of(name, False, judge.judge(used), took, e.settings, labelled)
 
@@ -198,9 +194,9 @@ def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[
         return []
     began, label = perf_counter(), _ALONE["pixels" if "pixels" in outer_of(e.sensed.curves) else "tokens"]
     chosen = e.sensed.chosen(allocation.choice, plain)
-    model, _ = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
+    model, masks = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
     try:
-        used = _as_used(e, model, chosen, progress)
+        used = _as_used(e, model, masks, chosen, progress)
     except _NoRowError:
         return []
     labelled = e.quality(used) if e.quality is not None else {}
@@ -218,12 +214,12 @@ def _preset_row(
     began, label = perf_counter(), LABELS.get(name, f"preset {name}")
     try:
         store = assembly.store if assembly is not None else None
-        model, chosen = rival_model(
+        model, masks, chosen = rival_model(
             Work(e.prepared, settings, progress), e.under or e.budgets, store, f"baseline {label}"
         )
     except FewerError as error:  # its options may not go as low
         raise _NoRowError(str(error)) from None
-    used = _as_used(e, model, chosen, progress)
+    used = _as_used(e, model, masks, chosen, progress)
     labelled = e.quality(used) if e.quality is not None else {}
     row = row_of(name, name == "default", judge.judge(used), perf_counter() - began, settings, labelled)
     return [{**row, "label": label}]
@@ -240,7 +236,7 @@ def _published_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> 
         model = prune_as_published(work, name, chosen, title=f"baseline {LABELS[name]}")
     except FewerError as error:  # such as channels that are removed, or layers that are rounded
         raise _NoRowError(str(error)) from None
-    used = _as_used(e, model, chosen, progress)
+    used = _as_used(e, model, {}, chosen, progress)  # in fp32, so that no kernel rounds anything
     labelled = e.quality(used) if e.quality is not None else {}
     row = row_of(name, False, judge.judge(used), perf_counter() - began, e.settings, labelled)
     return [{**row, "compensated": name == "sparsegpt", "published": True}]

@@ -181,12 +181,16 @@ def decide(
 
 @dataclass(eq=False)
 class Made:
-    """A plan that was made real: the model, its masks, its seconds, and how far each repair is believed."""
+    """A plan that was made real: the model, its masks, its seconds, and how far each repair is believed.
+
+    ``used`` is the same model where it will run, if it was judged there.
+    """
 
     model: nn.Module
     masks: dict[str, Tensor]
     seconds: float
     believed: dict[str, float] = field(default_factory=dict)
+    used: nn.Module | None = None
 
 
 def final(
@@ -211,16 +215,20 @@ def final(
     dict of bytes to Made
         Models by :meth:`Way.key`, that of this way among them unless it need not be made to be taken.
     """
+    from fewer.engine.as_used import runs_elsewhere
     from fewer.engine.judge import judge_of
 
     prepared, settings = work.prepared, work.settings
     apart = prepared.deciding
     judge = judge_of(prepared, settings, prepared.calibration if apart is None else apart)
+    elsewhere = runs_elsewhere(work, sensed)
     finalists = finalists_of(rows, settings.baselines)
     made: dict[bytes, Made] = {}
     if len(finalists) > 1 or apart is not None:
         for row in finalists:
-            row["made"] = judge.judge(_make(work, way_of(row["name"]), sensed, budgets, made).model).distortion
+            one = _make(work, way_of(row["name"]), sensed, budgets, made)
+            model = _used(work, way_of(row["name"]), sensed, budgets, one) if elsewhere else one.model
+            row["made"] = judge.judge(model).distortion
     best = finalists[0]
     if len(finalists) > 1:
         lower = min(finalists, key=lambda row: row["measured"] * row["made"])
@@ -235,12 +243,28 @@ def final(
                 plan = choose(sensed.curves, budgets, way.allocator)
             except FewerError:
                 continue
-            found = judge.judge(_make(work, way, sensed, budgets, made).model).distortion
+            one = _make(work, way, sensed, budgets, made)
+            found = judge.judge(one.model).distortion
+            if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
+                found = judge.judge(_used(work, way, sensed, budgets, one)).distortion
             rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
             if found < best["made"]:
                 best = rows[-1]
     way = way_of(best["name"])
     return way.name, _kept(made, way.key(choose(sensed.curves, budgets, way.allocator).choice), prepared)
+
+
+def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module:
+    """A model where it will run; as it is where that is not possible, which is told when it is to be used."""
+    from fewer.engine.as_used import as_used
+
+    if one.used is None:
+        options = sensed.chosen(choose(sensed.curves, budgets, way.allocator).choice)
+        try:
+            one.used = as_used(work, one.model, one.masks, options)
+        except FewerError:
+            return one.model
+    return one.used
 
 
 def _kept(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> dict[bytes, Made]:

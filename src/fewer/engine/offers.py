@@ -21,6 +21,7 @@ from fewer.core.errors import FewerError
 from fewer.cost.energy import fixed_joules, option_joules
 from fewer.cost.static import fixed_costs
 from fewer.distortion.outputs import reduction
+from fewer.engine.as_used import input_rounding
 from fewer.engine.assembly import Assembly
 from fewer.engine.deploy import measured_here, plan_within
 from fewer.engine.plan import choose
@@ -162,7 +163,7 @@ def _best_together(
         if len(found) < 2:
             return ranked[0][1]
     for plan, curves, row in found:
-        assembly = Assembly.of(prepared.model, curves, store, prepared.example, prepared.forward)
+        assembly = Assembly.of(prepared.model, curves, store, prepared.example, prepared.forward, input_rounding(work))
         row["measured"] = assembly.distortion(plan.choice, sensed.batches, sensed.reference)
     return min(found, key=lambda one: (one[2].get("late", False), one[2]["measured"]))[1]
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewer.core.budget import Budget
 from fewer.core.option import Option
 from fewer.engine.apply import apply_options
+from fewer.engine.as_used import input_rounding
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import decide
 from fewer.engine.plan import choose
@@ -85,8 +86,8 @@ def preset_of(settings: Settings) -> str | None:
 
 def rival_model(
     work: Work, budgets: Sequence[Budget], scratch: Path | None, title: str
-) -> tuple[nn.Module, dict[str, Option]]:
-    """Sense, plan and apply with other settings; the model and what was chosen for each layer.
+) -> tuple[nn.Module, dict[str, Tensor], dict[str, Option]]:
+    """Sense, plan and apply with other settings; the model, its masks and what was chosen for each layer.
 
     Parameters
     ----------
@@ -108,9 +109,11 @@ def rival_model(
         store = scratch / f"rival-{settings.score}-{settings.compensation}"
         store.mkdir(exist_ok=True)
         sensed = sense_curves(work, ledger_path=store / "ledger.jsonl", store=store)
-        assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.example, prepared.forward)
+        assembly = Assembly.of(
+            prepared.model, sensed.curves, store, prepared.example, prepared.forward, input_rounding(work)
+        )
         allocator, _ = decide(work, sensed, assembly, budgets)
     found = choose(sensed.curves, budgets, allocator, power=settings.power)
     chosen = sensed.chosen(found.choice)
-    model, _ = apply_options(work, sensed.options, chosen, title=title)
-    return model, chosen
+    model, masks = apply_options(work, sensed.options, chosen, title=title)
+    return model, masks, chosen

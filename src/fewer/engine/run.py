@@ -18,6 +18,7 @@ from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
 from fewer.engine.approximate import approximate_model, has_sites, sites_of
+from fewer.engine.as_used import input_rounding
 from fewer.engine.assembly import Assembly
 from fewer.engine.cut import Cut, Planned, make_cut, make_plan
 from fewer.engine.deploy import deploy, foretold, measured_here
@@ -174,7 +175,9 @@ def run_compression(request: Request, scratch: Path, progress: Progress) -> Comp
     with timed(timings, "plan"):
         settled = settle_neighbours(work, sensed, budgets)
     sensed = settled.sensed
-    assembly = Assembly.of(work.prepared.model, sensed.curves, scratch, work.prepared.example, request.forward)
+    assembly = Assembly.of(
+        work.prepared.model, sensed.curves, scratch, work.prepared.example, request.forward, input_rounding(work)
+    )
     planned = make_plan(work, settled, assembly, budgets, timings)
     cut = make_cut(work, sensed, assembly, planned, budgets, scratch, timings)
     evidence = Evidence(

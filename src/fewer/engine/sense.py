@@ -41,7 +41,7 @@ from fewer.kernels.copies import set_evaluating
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
-from fewer.quantize.qdq import input_ranges
+from fewer.quantize.qdq import InputRange, input_ranges
 from fewer.runtimes.names import EXPORTED
 
 # settings that change what is sensed; the others do not invalidate finished tasks
@@ -303,8 +303,7 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
         layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
         ranges = None
         if static:
-            shown = [part.batch() for part in prepared.calibration[:_RANGE_IMAGES].split(settings.batch)]
-            ranges = input_ranges(twin, list(layers), shown, prepared.forward)
+            ranges = shown_ranges(work, twin, list(layers))
         with work.progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_distortion(
                 twin,
@@ -319,6 +318,12 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
         reduce = reduction(settings.reduction)
         ledger.add(key, {n: {p: float(reduce(h[None])[0]) for p, h in row.items()} for n, row in found.items()})
     return ledger.results[key]
+
+
+def shown_ranges(work: Work, model: nn.Module, layers: Sequence[str]) -> dict[str, InputRange]:
+    """The range of each layer's input that a few calibration images show (:func:`fewer.quantize.qdq.input_ranges`)."""
+    shown = [part.batch() for part in work.prepared.calibration[:_RANGE_IMAGES].split(work.settings.batch)]
+    return input_ranges(model, layers, shown, work.prepared.forward)
 
 
 def _work_key(

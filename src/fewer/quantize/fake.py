@@ -42,7 +42,7 @@ class _Steps(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, step: Tensor, ends: tuple[int, int], delta: float) -> Tensor:  # type: ignore[override]
         scaled = x / step
         ctx.save_for_backward(scaled)
-        ctx.ends, ctx.delta = ends, delta
+        ctx.ends, ctx.delta, ctx.shape = ends, delta, step.shape
         return scaled.clamp(*ends).round_().mul_(step)
 
     @staticmethod
@@ -57,8 +57,15 @@ class _Steps(torch.autograd.Function):
         rounded.round_()
         of_step = None
         if ctx.needs_input_grad[1]:
-            of_step = (gradient * rounded).sum(dtype=torch.float32) - (passing * scaled).sum(dtype=torch.float32)
+            of_step = _for_steps(gradient * rounded, ctx.shape) - _for_steps(passing * scaled, ctx.shape)
         return passing if ctx.needs_input_grad[0] else None, of_step, None, None
+
+
+def _for_steps(values: Tensor, shape: torch.Size) -> Tensor:
+    """Sum of values over all that share a step; steps are one, or one for each row."""
+    if not shape:
+        return values.sum(dtype=torch.float32)
+    return values.flatten(1).sum(1, dtype=torch.float32).view(shape)
 
 
 def pass_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -173,9 +180,9 @@ def _weight(weight: Tensor, bits: int | str) -> Tensor:
     return rounded_to(weight, Format("ternary", "channel"))
 
 
-def _mean_size(weight: Tensor) -> Tensor:
-    """Mean magnitude of the weights that are there: the best size of binary ones."""
-    return weight.abs().sum() / (weight != 0).sum().clamp(min=1)
+def _mean_size(rows: Tensor) -> Tensor:
+    """Mean magnitude of the weights of each row that are there: the best size of binary ones."""
+    return rows.abs().sum(1) / (rows != 0).sum(1).clamp(min=1)
 
 
 class DoReFa(FakeQuantiser):
@@ -252,7 +259,8 @@ class LearnedStep(FakeQuantiser):
     d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
     2.2. Binary weights are minus or plus the step: there d q / d s is the sign, and gradients pass everywhere. The
     paper starts at 2 mean|x| / sqrt(high), which is far too coarse for weights in 4 bits and takes a long training to
-    leave; chosen here is the step with the least squared error.
+    leave; chosen here is the step with the least squared error. Weights have a step for each output, as kernels store
+    them, where the paper has one for a layer.
 
     Attributes
     ----------
@@ -276,27 +284,34 @@ class LearnedStep(FakeQuantiser):
 
     @torch.no_grad()
     def _start(self, size: Tensor) -> None:
-        self.unit.copy_(size.clamp(min=_TINY))
-        self.step.fill_(1.0)
+        self.unit = size.detach().clamp(min=_TINY).clone()
+        self.step = nn.Parameter(torch.ones_like(self.unit))
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
         """The step with the least squared error, of 48 that reach from all of the range to a fortieth of it."""
-        x = x.detach().float().flatten()
+        rows = x.detach().float().flatten(1) if self.role == "weight" else x.detach().float().flatten()[None]
         if self.bits == 1:
-            self._start(_mean_size(x))
-            return
-        peak, some = x.abs().amax(), x[:: max(1, len(x) // _SAMPLES)]
-        steps = (peak / self.high * torch.logspace(0, -1.6, 48, device=x.device)).clamp(min=_TINY)
-        errors = [((some / s).clamp(self.low, self.high).round() * s - some).square().sum() for s in steps]
-        self._start(steps[int(torch.stack(errors).argmin())])
+            found = _mean_size(rows)
+        else:
+            peak, some = rows.abs().amax(1), rows[:, :: max(1, rows.shape[1] // _SAMPLES)]
+            shares = torch.logspace(0, -1.6, 48, device=x.device)
+            steps = (peak / self.high * shares[:, None]).clamp(min=_TINY)
+            errors = [
+                ((some / s[:, None]).clamp(self.low, self.high).round() * s[:, None] - some).square().sum(1)
+                for s in steps
+            ]
+            found = steps.gather(0, torch.stack(errors).argmin(0)[None])[0]
+        self._start(found if self.role == "weight" else found[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """The tensor with the values of few bits."""
-        count = x.numel() if self.role == "weight" else x[0].numel()
+        count = x[0].numel()  # that share a step: a row of a weight, or one sample
         # the value is step * unit; its gradient reaches the parameter divided by the unit
         step = pass_through(self.step * ((count * self.high) ** -0.5 / self.unit), self.step * self.unit)
         step = step.abs().clamp(min=_TINY)
+        if step.ndim:
+            step = step.view(-1, *[1] * (x.ndim - 1))
         if self.bits == 1:
             values = x.detach().sign() * step
             return values + (x - x.detach())
@@ -323,9 +338,10 @@ class LearnedStepOffset(LearnedStep):
     def calibrate(self, x: Tensor) -> None:
         """See the class."""
         if self.bits == 1:
-            self._start(_mean_size(x))
+            self._start(_mean_size(x.flatten(1)))
         elif self.role == "weight":
-            mean, spread = x.mean(), 3 * x.std()
+            rows = x.flatten(1)
+            mean, spread = rows.mean(1), 3 * rows.std(1, correction=0)
             reach = torch.maximum((mean - spread).abs(), (mean + spread).abs())
             self._start(reach / max(1, self.high))
         else:

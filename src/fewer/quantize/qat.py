@@ -107,8 +107,8 @@ def _pairs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str,
 def stored_precision(weight: Tensor) -> str:
     """The smallest precision of storage and kernels that holds a weight as it is, up to rounding of its scale.
 
-    Weights in more values than that, or with values off its grid, stay fp32. A step that was learnt for a whole layer
-    need not be hit by the largest weight of each row, which int4 can say and int8 cannot.
+    Weights in more values than that, or with values off its grid, stay fp32. A step that was learnt need not be hit by
+    the largest weight of its row, which int4 can say and int8 cannot.
 
     Examples
     --------

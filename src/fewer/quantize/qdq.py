@@ -165,7 +165,8 @@ def with_integers(
     graph : onnx.ModelProto
         With the weights inside.
     weights
-        Of these layers, by name, as they are in the model: rounded.
+        Of these layers, by name, as they are in the model: rounded. Layers that share one are all named, in the order
+        in which they run.
     ranges
         Of the layers' inputs. None leaves activations alone: the graph then computes the same as before.
 
@@ -179,42 +180,76 @@ def with_integers(
     An exporter renames, transposes and joins what it finds, and a normalisation that it multiplies in changes the scale
     and maybe the sign of rows. So a weight is known by its rows, each up to a factor.
     """
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     wanted: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
     for name, weight in weights.items():
         integers = _integers(weight.detach().float().flatten(1)).numpy().astype(np.int8)
         wanted.setdefault(integers.shape, []).append((name, integers))
     stored = {tensor.name: tensor for tensor in graph.graph.initializer}
-    read_by: dict[str, int] = {}
+    readers: dict[str, list[Any]] = {}
     for node in graph.graph.node:
-        for name in node.input:
-            read_by[name] = read_by.get(name, 0) + 1
+        for name in dict.fromkeys(node.input):
+            readers.setdefault(name, []).append(node)
+    dense: dict[str, tuple[str, np.ndarray, np.ndarray, int]] = {}  # by the name of a weight in the graph
+    names: dict[int, str] = {}  # of layers, by the node that multiplies
+    for place, nodes_of in readers.items():
+        products = [node for node in nodes_of if _multiplies(node, place)]
+        if place not in stored or not products:
+            continue
+        values = numpy_helper.to_array(stored[place])
+        axes = {_row_axis(node, values) for node in products}
+        axis = axes.pop()
+        match = _find(values, axis, wanted) if axis is not None and not axes else None
+        if match is None or axis is None:
+            continue
+        dense[place] = (*match, axis)
+        for node in products:  # a weight that several layers share has several names; one that runs twice has one
+            names[id(node)] = match[0]
+            if node is not products[-1] and (other := _find(values, axis, wanted)) is not None:
+                match = other
+    return _exchanged(graph, dense, names, ranges or {})
+
+
+def _multiplies(node: Any, place: str) -> bool:
+    return node.op_type in ("MatMul", "Gemm", "Conv") and len(node.input) > 1 and node.input[1] == place
+
+
+def _exchanged(
+    graph: Any,
+    dense: Mapping[str, tuple[str, np.ndarray, np.ndarray, int]],
+    names: Mapping[int, str],
+    ranges: Mapping[str, InputRange],
+) -> list[str]:
+    """Put integers in place of weights, before the first node that reads them, and round inputs of products."""
+    from onnx import helper, numpy_helper
+
+    kept = [tensor for tensor in graph.graph.initializer if tensor.name not in dense]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
     nodes: list[Any] = []
-    done: list[str] = []
+    told: set[str] = set()
     rounded: dict[tuple[str, InputRange], str] = {}
     for node in graph.graph.node:
-        place = len(node.input) > 1 and node.op_type in ("MatMul", "Gemm", "Conv") and node.input[1]
-        if place and place in stored and read_by[place] == 1:
-            values = numpy_helper.to_array(stored[place])
-            axis = _row_axis(node, values)
-            match = _find(values, axis, wanted) if axis is not None else None
-            if match is not None:
-                name, scale, integers = match
+        for index, place in enumerate(node.input):
+            if place not in dense:
+                continue
+            _, scale, integers, axis = dense[place]
+            if place not in told:
+                told.add(place)
                 new = [numpy_helper.from_array(a, f"{place}_{k}") for k, a in (("int8", integers), ("scale", scale))]
                 new.append(numpy_helper.from_array(np.zeros(scale.shape, np.int8), f"{place}_zero"))
                 graph.graph.initializer.extend(new)
-                graph.graph.initializer.remove(stored.pop(place))
                 inputs = [tensor.name for tensor in new]
                 nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{place}_dense"], axis=axis))
-                node.input[1] = f"{place}_dense"
-                if ranges is not None and name in ranges:
-                    node.input[0] = _rounded_input(graph, nodes, rounded, node.input[0], ranges[name])
-                done.append(name)
+            node.input[index] = f"{place}_dense"
+        name = names.get(id(node))
+        if name is not None and name in ranges:
+            node.input[0] = _rounded_input(graph, nodes, rounded, node.input[0], ranges[name])
         nodes.append(node)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
-    return done
+    return list(dict.fromkeys(names.values()))
 
 
 def _row_axis(node: Any, values: np.ndarray) -> int | None:

@@ -192,7 +192,7 @@ class _Pages:
         try:
             with open_image(path) as opened:
                 frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # of MPO the first one shows
-                plain = opened.mode in ("L", "RGB", "P", "RGBA", "1") and frames == 1
+                plain = opened.mode in ("L", "RGB", "P", "RGBA", "1") and frames == 1 and not _turned(opened)
                 kind = _SHOWN.get(opened.format or "") if plain else None
             if kind is None:
                 return self.converted(path)
@@ -247,6 +247,12 @@ class _Pages:
             return self.error("there is no such file", 404)
         text = (Path(__file__).parent / "static" / name).read_text("utf-8")
         return Response(text, media_type=_STATIC[name], headers={"Cache-Control": "max-age=300"})
+
+
+def _turned(image: Any) -> bool:
+    """Whether EXIF turns a picture of a kind for which not every browser heeds it."""
+    noted = image.format not in ("JPEG", "MPO") and {"exif", "Raw profile type exif"} & image.info.keys()
+    return bool(noted) and image.getexif().get(0x0112, 1) != 1
 
 
 class _Refused(Exception):

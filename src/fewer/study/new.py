@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fewer.core.display import Told
+from fewer.core.display import Told, counted, skipped_lines
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.progress import SILENT, Progress
@@ -69,15 +69,13 @@ class Made(Told):
     def lines(self) -> list[str]:
         """What was made and what comes next."""
         told = [
-            f"a study of {self.images} images for {self.raters} raters in {self.folder}",
+            f"a study of {counted(self.images, 'image')} for {counted(self.raters, 'rater')} in {self.folder}",
             f"codes   {self.folder / CODES} (give each rater one; the first is the owner's)",
             f"next    fewer study serve {self.folder}",
         ]
-        shown = [f"skipped {name}: {reason}" for name, reason in self.skipped[:20]]
-        more = [f"and {len(self.skipped) - 20} more"] if len(self.skipped) > 20 else []
         kinds = ", ".join(f"{count} of {suffix}" for suffix, count in self.others.items())
         told += [f"{self.absent} scores are of images that are not there"] if self.absent else []
-        return told + ([f"no pictures: {kinds}"] if kinds else []) + shown + more
+        return told + ([f"no pictures: {kinds}"] if kinds else []) + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -145,7 +143,7 @@ def new_study(
         text = "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes)
         atomic_write_bytes(study.path / CODES, text.encode(), 0o600)
     pictures, others = left_out(images, folder) if only is None else ([], {})
-    skipped += [(str(printable(path.relative_to(images))), reason) for path, reason in pictures]
+    skipped += pictures
     return Made(folder, len(names), settings.raters, tuple(skipped), others, 0 if only is not None else len(absent))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -139,14 +141,32 @@ def check_texts(pathways: Sequence[Pathway], alike: float = 0.8) -> list[Flag]:
         Share of common runs of four words (Jaccard) from which two texts of one rater count as copied.
     """
     found = [flag for pathway in pathways for flag in text_flags(pathway)]
-    by_rater: dict[str, list[tuple[Pathway, set[tuple[str, ...]]]]] = {}
+    by_rater: dict[str, list[Pathway]] = {}
     for pathway in pathways:
-        own = _shingles(pathway.text)
-        seen = by_rater.setdefault(pathway.rater, [])
-        for other, shingles in seen:
-            share = len(own & shingles) / max(1, len(own | shingles))
+        by_rater.setdefault(pathway.rater, []).append(pathway)
+    for own in by_rater.values():
+        found += _copies(own, alike)
+    return found + contradictions(pathways)
+
+
+def _copies(pathways: Sequence[Pathway], alike: float) -> list[Flag]:
+    """Texts of one rater that are nearly those about an earlier image.
+
+    Sets of which a share is common have one of their rarest members in common (prefix filtering), so that only texts
+    with such a run of words in common are compared: a rater of a study as large as the paper's has written 1,500.
+    """
+    shingles = [_shingles(pathway.text) for pathway in pathways]
+    often = Counter(run for runs in shingles for run in runs)
+    holders: dict[tuple[str, ...], list[int]] = {}
+    found = []
+    for place, (pathway, runs) in enumerate(zip(pathways, shingles, strict=True)):
+        rarest = sorted(runs, key=lambda run: (often[run], run))[: len(runs) - math.ceil(alike * len(runs) - 1e-9) + 1]
+        for index in sorted({index for run in rarest for index in holders.get(run, ())}):
+            other = pathways[index]
+            share = len(runs & shingles[index]) / len(runs | shingles[index])
             if share >= alike and other.image != pathway.image:
                 found.append(Flag(pathway.image, pathway.rater, "copied", f"like that of {other.image}"))
                 break
-        seen.append((pathway, own))
-    return found + contradictions(pathways)
+        for run in rarest:
+            holders.setdefault(run, []).append(place)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
+from fewer.core.staging import NEXT
 from fewer.training.callbacks import WriteHistory, looking_on
 
 if TYPE_CHECKING:
@@ -113,7 +115,14 @@ def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:
     ------
     FewerError
         When a finished run is to be resumed, the folder cannot be used, or the task says so.
+
+    Notes
+    -----
+    Under ``torchrun`` or ``accelerate launch`` one process owns the folder; the others train along in memory, and read
+    its checkpoint where they go on from one.
     """
+    if int(os.environ.get("RANK", "0")) > 0:
+        return training.fit(training.plan(), _scratch_of(order) if order.resume else None)
     with ExitStack() as stack:
         run = None
         if order.out is not None:
@@ -138,3 +147,11 @@ def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:
         run.clear_scratch()
         result.folder = run.home
         return result
+
+
+def _scratch_of(order: Order) -> Path | None:
+    """Where the process that owns a run keeps its checkpoint; None where there is none."""
+    if order.out is None:
+        return None
+    places = [Path(order.out) / NEXT / ".scratch", Path(order.out) / ".scratch"]
+    return next((place for place in places if place.is_dir()), None)

@@ -103,6 +103,11 @@ class Average:
             self.refresh()
         return self._teacher
 
+    @property
+    def made(self) -> nn.Module | None:
+        """The teacher, if somebody has asked for it."""
+        return self._teacher
+
     @torch.no_grad()
     def refresh(self) -> None:
         """Write the mean into the teacher, if there is one, cut and rounded as it would be stored."""

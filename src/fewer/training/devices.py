@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.training.settings import LoopSettings
 
-__all__ = ["any_of", "average_gradients", "check_device", "make_accelerator", "of_first"]
+__all__ = [
+    "any_of",
+    "average_buffers",
+    "average_gradients",
+    "check_device",
+    "make_accelerator",
+    "mixed_precision",
+    "of_first",
+    "start_alike",
+]
 
 
 def check_device(settings: LoopSettings) -> None:
@@ -69,11 +80,72 @@ def of_first(value: float, accelerator: Any) -> float:
     return float(held)
 
 
-def average_gradients(parameters: list[nn.Parameter], accelerator: Any) -> None:
-    """Mean of the gradients over all processes, where no wrapper of the model does it."""
+@contextmanager
+def mixed_precision(accelerator: Any, *networks: nn.Module) -> Iterator[None]:
+    """Products of all that is called within have the precision of the settings; networks give their outputs in fp32.
+
+    Weights are not kept in few digits from one call to the next: torch would hand the copy that was made without
+    gradients to a later call that needs them.
+    """
+    if accelerator.mixed_precision == "no":
+        yield
+        return
+    from accelerate.utils import AutocastKwargs
+
+    with ExitStack() as stack:
+        for network in networks:
+            stack.callback(network.register_forward_hook(_in_fp32).remove)
+        stack.enter_context(accelerator.autocast(AutocastKwargs(cache_enabled=False)))
+        yield
+
+
+def _in_fp32(_network: nn.Module, _given: Any, found: Any) -> Any:
+    from accelerate.utils import convert_to_fp32
+
+    return convert_to_fp32(found)
+
+
+def start_alike(tensors: Sequence[Tensor], accelerator: Any) -> None:
+    """Give every process the values that the first one has."""
     if accelerator.num_processes == 1:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
+    from accelerate.utils import broadcast
+
+    seen: set[int] = set()
+    with torch.no_grad():
+        for tensor in tensors:
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                held: Any = broadcast(tensor.detach().contiguous())
+                tensor.copy_(held)
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Any) -> None:
+    """Mean of the gradients over all processes; one that only some of them have counts as zero in the others.
+
+    What no process has a gradient for keeps none: an optimiser would decay it.
+    """
+    if accelerator.num_processes == 1:
+        return
+    have = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=accelerator.device)
+    for parameter, count in zip(parameters, accelerator.reduce(have, "sum").tolist(), strict=True):
+        if parameter.grad is None and count:
             parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.copy_(accelerator.reduce(parameter.grad, "mean"))
+    _average([parameter.grad for parameter in parameters if parameter.grad is not None], accelerator)
+
+
+def average_buffers(model: nn.Module, accelerator: Any) -> None:
+    """Mean of floating-point buffers over all processes, such as the statistics of BatchNorm."""
+    if accelerator.num_processes > 1:
+        _average([buffer for buffer in model.buffers() if buffer.is_floating_point()], accelerator)
+
+
+@torch.no_grad()
+def _average(tensors: Sequence[Tensor], accelerator: Any) -> None:
+    """One message for each kind of number, since many small ones would take longer."""
+    kinds = sorted({tensor.dtype for tensor in tensors}, key=str)
+    for kind in kinds:
+        own = [tensor for tensor in tensors if tensor.dtype == kind]
+        mean = accelerator.reduce(torch.cat([tensor.reshape(-1) for tensor in own]), "mean")
+        for tensor, part in zip(own, mean.split([tensor.numel() for tensor in own]), strict=True):
+            tensor.copy_(part.view_as(tensor))

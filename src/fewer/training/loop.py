@@ -38,7 +38,7 @@ from fewer.training.average import Average
 from fewer.training.callbacks import Callback, full_name, lookers
 from fewer.training.checkpoint import Checkpoint, Training, restore, store
 from fewer.training.constrained import Constrained
-from fewer.training.devices import check_device, make_accelerator, of_first
+from fewer.training.devices import average_buffers, check_device, make_accelerator, of_first
 from fewer.training.history import Fit
 from fewer.training.optimise import Objective, Optimiser, Player, make_optimisers, optimiser_of
 from fewer.training.schedule import Pace, Schedule, schedule_of
@@ -96,12 +96,16 @@ class Special:
         So many steps in a row whose loss is not finite are left out, before the training stops.
     clock
         Gives seconds.
+    splits
+        The objective gives this process's part of a batch by itself. Otherwise the numbers of batches are dealt out:
+        two processes then train what one does that accumulates two batches.
     """
 
     start: Fit | None = None
     train_mode: bool = True
     tolerate: int = 0
     clock: Callable[[], float] = perf_counter
+    splits: bool = False
 
 
 @keep_freed_memory()
@@ -133,8 +137,8 @@ def fit(
     model
         On the accelerator's device. A model with several players holds the parts of all of them.
     objective
-        ``objective(model, step)``: the loss of this process's part of a batch, or losses by name, which are added up;
-        or several players, which take turns in their order.
+        ``objective(model, step)``: the loss of a batch, or losses by name, which are added up; or several players,
+        which take turns in their order. It may call any method of the model; mixed precision holds for all of it.
     settings
         Everything in plain values; the arguments below that are given count more.
     accelerator
@@ -206,7 +210,7 @@ def fit(
         accumulate=settings.accumulate,
         train_mode=special.train_mode,
         tolerate=special.tolerate,
-        by_hand=constraints is not None or len(players) > 1,
+        splits=special.splits,
     )
     pace = Pace(schedule or schedule_of(settings, steps), special.clock, done.seconds, done.began)
     watching = [*callbacks, *(lookers() if accelerator.is_main_process else ())]
@@ -327,6 +331,7 @@ class _Loop:
         losses = {name: float(torch.stack(values).mean()) for name, values in self.state.losses.items()}
         # a validation that was interrupted and is made up for must draw what it would have drawn
         seed_step(self.settings.seed, _VALIDATION + fit.step)
+        average_buffers(model, self.accelerator)  # every process has seen other batches
         with average.installed() if average is not None else nullcontext():
             found = validation.run(model) if validation is not None else {}
             self.pace.validating = max(self.pace.validating, self.pace.clock() - began)

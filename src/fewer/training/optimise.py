@@ -41,10 +41,10 @@ class Objective(Protocol):
         Parameters
         ----------
         model
-            To be called for the forward pass; it may be wrapped for several processes or for mixed precision.
+            The very one under training: any of its methods may be called.
         step
             Number of the batch, from 0; the same number must always give the same batch. With gradient accumulation
-            every batch has its own number.
+            and in several processes every batch has its own number.
         """
         ...
 

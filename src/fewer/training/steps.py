@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.training.checkpoint import Training
-from fewer.training.devices import any_of, average_gradients
+from fewer.training.devices import any_of, average_gradients, mixed_precision, start_alike
 from fewer.training.optimise import Optimiser, Player, set_rates
 from fewer.training.seeds import seed_step
 from fewer.training.shield import shield
@@ -55,8 +55,15 @@ class Stepper:
         Whether the model is in training mode.
     tolerate
         Steps in a row that may be left out because they are not finite.
-    by_hand
-        Do not wrap the model: several players, or constraints, need its own parameters and modules.
+    splits
+        The objectives draw this process's part of a batch by themselves; otherwise every process has batches of its
+        own numbers.
+
+    Notes
+    -----
+    The model is not wrapped, whatever the precision and the number of processes: an objective may call any of its
+    methods, and a wrapper would only see the forward pass. Mixed precision holds for all that an objective does, and
+    gradients are averaged when all of them are there.
     """
 
     def __init__(
@@ -70,13 +77,17 @@ class Stepper:
         accumulate: int,
         train_mode: bool,
         tolerate: int,
-        by_hand: bool,
+        splits: bool = False,
     ) -> None:
         self.state, self.accelerator, self.seed, self.accumulate = state, accelerator, seed, accumulate
-        self.train_mode, self.tolerate, self.by_hand = train_mode, tolerate, by_hand
+        self.train_mode, self.tolerate = train_mode, tolerate
         self.model = state.weights.model
-        self._own = set(vars(self.model))
-        self.wrapped = self.model if by_hand else accelerator.prepare_model(self.model)
+        # of all processes and batches of a step, each has a number of its own
+        self.every, self.first = (1, 0) if splits else (accelerator.num_processes, accelerator.process_index)
+        alike = [*state.weights.parameters(), *state.weights.live(), *self.model.buffers()]
+        if state.average is not None:
+            alike += [*state.average.values, *state.average.buffers.values()]
+        start_alike(alike, accelerator)
         self.turns = []
         for player in players:
             parameters = [q for group in state.optimisers[player.name].param_groups for q in group["params"]]
@@ -99,7 +110,7 @@ class Stepper:
             When a loss or gradient is not finite.
         """
         fit = self.state.fit
-        self.wrapped.train(self.train_mode)
+        self.model.train(self.train_mode)
         self._buffers = (
             [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()] if self.train_mode else []
         )
@@ -152,10 +163,8 @@ class Stepper:
         losses: dict[str, Tensor] = {}
         with _frozen(turn.others):
             for part in range(self.accumulate):
-                number = self.state.fit.step * self.accumulate + part
-                last = part == self.accumulate - 1
-                with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                    found = self._backward(turn, number)
+                number = (self.state.fit.step * self.accumulate + part) * self.every + self.first
+                found = self._backward(turn, number)
                 for name, loss in found.items():
                     losses[name] = loss if self.accumulate == 1 else losses.get(name, 0) + loss / self.accumulate
         if losses:
@@ -165,8 +174,9 @@ class Stepper:
     def _backward(self, turn: _Turn, number: int) -> dict[str, Tensor]:
         """Losses of one batch, with their gradients added to what is there."""
         seed_step(self.seed, number)
-        with self.accelerator.autocast() if self.by_hand else nullcontext():
-            found = turn.player.objective(self.wrapped, number)
+        teacher = self.state.average.made if self.state.average is not None else None
+        with mixed_precision(self.accelerator, self.model, *([] if teacher is None else [teacher])):
+            found = turn.player.objective(self.model, number)
         if found is None:
             return {}
         parts = dict(found) if isinstance(found, Mapping) else {}
@@ -183,8 +193,7 @@ class Stepper:
     def _prepare(self, turn: _Turn) -> None:
         """Make of the gradients what the optimiser is to see."""
         self.state.weights.collect()
-        if self.by_hand:
-            average_gradients(turn.parameters, self.accelerator)
+        average_gradients(turn.parameters, self.accelerator)
         self.accelerator.unscale_gradients(turn.optimiser)
         norm = self._clip(turn)
         # a gradient scaler leaves such steps out by itself, and lowers its scale
@@ -212,12 +221,7 @@ class Stepper:
         )
 
     def close(self) -> None:
-        """Take the wrappers of mixed precision and of several processes off the model."""
-        if not self.by_hand:
-            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
-            # accelerate leaves a forward on the object, in front of the class's, and a mark
-            for name in {"forward", "_is_accelerate_prepared"} - self._own:
-                vars(self.model).pop(name, None)
+        """Let the accelerator forget the optimisers."""
         self.accelerator.free_memory()
 
 

@@ -165,8 +165,9 @@ def export(
         if part is not None and (fast := part_of(recipe.meta.get("task"), model)) is not None:
             model = fast.module
     low = [unit.name for unit in recipe.units if unit.precision in _INTEGERS] if to == "onnx" else []
-    known = stored_ranges(recipe.meta, low) if activations == "static" else {}
-    trained = activations == "static" and images is None and 0 < len(low) == len(known)
+    every = [*low, *_sharing(model, low)]
+    known = stored_ranges(recipe.meta, every) if activations == "static" else {}
+    trained = activations == "static" and images is None and 0 < len(every) == len(known)
     shown = _static_images(run, recipe, images, low, to) if activations == "static" and not trained else None
     if shown is not None and isinstance(given, Tensor):
         shown = shown[0].to(given.dtype), shown[1].to(given.dtype)
@@ -287,7 +288,8 @@ def _write(
     if low:
         ranges = dict(known) or None
         if shown is not None:
-            found = input_ranges(model, [name for name in low if name not in known], shown[0].split(8))
+            every = [*low, *_sharing(model, low)]
+            found = input_ranges(model, [name for name in every if name not in known], shown[0].split(8))
             ranges = found | dict(known)
         integers = _store_integers(model, low, ranges, path)
         if ranges is not None and not integers:
@@ -348,11 +350,19 @@ def _store_integers(model: nn.Module, low: Sequence[str], ranges: Mapping[str, I
 
     graph = onnx.load(path)
     weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in low}
-    done = with_integers(graph, weights, ranges)
+    weights |= {name: model.get_submodule(name).weight for name in _sharing(model, low)}
+    done = [name for name in with_integers(graph, weights, ranges) if name in low]
     if done:
         onnx.checker.check_model(graph)
         onnx.save(graph, path)
     return len(done)
+
+
+def _sharing(model: nn.Module, low: Sequence[str]) -> list[str]:
+    """Layers whose weight is that of one of these."""
+    own = {id(model.get_submodule(name).weight) for name in low}
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    return [name for name, layer in layers if name not in low and id(layer._parameters.get("weight")) in own]
 
 
 def _about_integers(

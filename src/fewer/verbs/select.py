@@ -18,7 +18,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
 from fewer.core.options import RunOptions, split_options
 from fewer.core.progress import Progress, usual_progress
-from fewer.data.images import list_images, printable, why_no_name
+from fewer.data.images import left_out, list_images, printable, why_no_name
 from fewer.models.spec import check_named, remember_spec
 from fewer.models.trust import trusting
 from fewer.selection.embed import Embedded, EmbedJob, embed
@@ -201,7 +201,7 @@ def _check_numbers(seed: int, numbers: Mapping[str, int | None]) -> None:
 
 
 def _finished(plan: QueuePlan, unnamed: list[Skipped], seconds: float) -> QueuePlan:
-    """The plan with the time of its last round, and the files that were left out for their names."""
+    """The plan with the time of its last round, and the files that were left out for their names or kinds."""
     last = plan.rounds[-1].model_copy(update={"seconds": round(seconds, 2)})
     return plan.model_copy(update={"rounds": [*plan.rounds[:-1], last], "skipped": [*plan.skipped, *unnamed]})
 
@@ -282,7 +282,7 @@ def _config(
 
 
 def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int], list[Skipped]]:
-    """File of every row: old rows keep their place, new images come at the end. And files whose names no tool reads."""
+    """File of every row: old rows keep their place, new images come at the end. And what no tool names or reads."""
     here, unnamed = [], []
     for path in list_images(root):
         name = path.relative_to(root).as_posix()
@@ -290,6 +290,7 @@ def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int], l
             unnamed.append(Skipped(name=str(printable(name)), reason=reason))
         else:
             here.append(name)
+    unnamed += [Skipped(name=name, reason=reason) for name, reason in left_out(root, queue.home)[0]]
     if not here:
         raise FewerError(f"no image of {root} can be used; of the first, {unnamed[0].reason}")
     names = queue.read_names()

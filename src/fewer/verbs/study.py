@@ -321,12 +321,13 @@ def study_convert(
     """
     from fewer.study.export import pathways_of, read_pathways
     from fewer.study.store import Store
+    from fewer.study.tables import is_table
     from fewer.tasks.quality.convert.build import convert, evaluation_images
 
     if pairs < 0:
         raise FewerError(f"--pairs {pairs} is no number of pairs; give 0 or more")
     place, banned = as_path(source), evaluation_images(evaluation)
-    if place.suffix == ".csv":
+    if is_table(place):
         made = _table(place).without(banned)
         return Records(made, made.save(_free(out or place.with_suffix(".json"), overwrite)))
     store = None if place.is_file() else Store(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
@@ -102,6 +103,8 @@ def test_folders_tables_and_parts(tmp_path: Path) -> None:
     write_folders(tmp_path / "photos", each=3)
     data = open_data(tmp_path / "photos")
     assert data.count() == {"across": 3, "disc": 3, "upright": 3}
+    (tmp_path / "photos" / "disc" / "phone.heic").write_bytes(b"x")
+    assert [name for name, _ in open_data(tmp_path / "photos").skipped] == ["disc/phone.heic"]
     for part in ("train", "val"):
         write_folders(tmp_path / "both" / part, each=2, seed=len(part))
     both = open_data(tmp_path / "both")
@@ -210,6 +213,29 @@ def test_a_table_from_windows(tmp_path: Path) -> None:
     write_folders(tmp_path, each=1)
     (tmp_path / "labels.csv").write_text("Image;Label\nacross\\across000.png;a\ndisc\\disc000.png;b\n")
     assert open_data(tmp_path).labels.tolist() == [0, 1]
+
+
+def test_classes_whose_images_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    """The advice was to give the folder of one class, whose folders are no classes."""
+    for name in ("cat/day 1/a.png", "cat/day 2/a.png", "dog/day 1/b.png", "dog/day 1/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    data = open_data(tmp_path)
+    assert data.count() == {"cat": 2, "dog": 2} and "deeper" in data.kind
+    shutil.move(tmp_path / "dog", tmp_path / "cat" / "dog")  # now one folder alone: it is the set
+    with pytest.raises(FewerError, match="give the folder inside"):
+        open_data(tmp_path)
+
+
+def test_an_image_without_a_label_is_no_class_of_its_own(tmp_path: Path) -> None:
+    for name in "abc":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("file,label\na.png,cat\nb.png,\nc.png,dog\n")
+    data = open_data(tmp_path)
+    assert data.classes == ("cat", "dog") and data.skipped == (("b.png", "has no label"),)
+    (tmp_path / "labels.csv").write_text("file,label\na.png,\nb.png, \n")
+    with pytest.raises(FewerError, match="has a label"):
+        open_data(tmp_path)
 
 
 def test_images_of_one_subject_do_not_both_train_and_judge() -> None:

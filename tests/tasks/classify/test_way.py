@@ -20,6 +20,8 @@ from fewer.models.spec import LoadedModel
 from fewer.tasks.classify.doctor import checkup
 from fewer.tasks.classify.model import map_classes, open_classifier
 from fewer.tasks.classify.readers import open_data
+from fewer.tasks.classify.settings import TrainSettings
+from fewer.tasks.classify.training import prepare
 from tests.tasks.classify.shapes import CLASSES, write_folders
 
 STEPS = {"steps": 30, "every": 15, "batch": 16, "learning_rate": 0.01, "augment": "none"}
@@ -84,12 +86,30 @@ def test_a_resumed_training_ends_with_the_same_weights(run: Path, photos: Path, 
     assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+def test_pictures_of_kinds_that_are_not_read_are_told(run: Path, photos: Path, tmp_path: Path) -> None:
+    """They were passed over in silence wherever there were others beside them."""
+    shutil.copytree(photos, tmp_path / "set")
+    (tmp_path / "set" / "disc" / "moving.gif").write_bytes(b"GIF89a")
+    (tmp_path / "set" / "disc" / "notes.txt").write_text("no picture")
+    data = open_data(tmp_path / "set")
+    assert [name for name, _ in data.skipped] == ["disc/moving.gif"] and len(data) == len(open_data(photos))
+    told = prepare(data, TrainSettings(network="resnet8")).lines()
+    assert sum("moving.gif" in line and ".gif are not read" in line for line in told) == 1
+    assert any("moving.gif" in line for line in fewer.evaluate(run, tmp_path / "set").lines())
+    found = fewer.predict(run, tmp_path / "set" / "disc", out=tmp_path / "out")
+    assert any("moving.gif" in line for line in found.lines()) and found.to_dict()["skipped"]
+    assert any("moving.gif" in str(one) for one in fewer.doctor(tmp_path / "set").findings)
+
+
 def test_predictions_have_names_and_probabilities(run: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     shutil.copy(photos / "disc" / "disc000.png", tmp_path / "new")
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    for name in ("phone.HEIC", "film.mp4"):
+        (tmp_path / "new" / name).write_bytes(b"x")
     done = fewer.predict(run, tmp_path / "new", out=tmp_path / "out", top=2)
-    assert [name for name, _ in done.skipped] == ["broken.png"]
+    assert [name for name, _ in done.skipped] == ["broken.png", "film.mp4", "phone.HEIC"]
+    assert "skipped film.mp4: videos (.mp4) are not read; save frames of it as PNG or JPEG" in done.lines()
     (first, sure), (_, second) = done.guesses["disc000.png"]
     assert first in CLASSES and sure >= second and sure + second <= 1.000001
     with pytest.raises(FewerError, match="exists already"):

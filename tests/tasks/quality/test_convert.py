@@ -11,7 +11,7 @@ from fewer.core.errors import FewerError
 from fewer.data.distortions.truth import Truth, draw_recipe
 from fewer.study.pathway import Pathway
 from fewer.study.simulated import make_raters, simulate
-from fewer.tasks.quality.convert.build import convert
+from fewer.tasks.quality.convert.build import convert, evaluation_images
 from fewer.tasks.quality.convert.endpoint import EndpointWriter
 from fewer.tasks.quality.convert.facts import entails, says
 from fewer.tasks.quality.convert.items import check_items
@@ -117,6 +117,14 @@ def test_a_model_without_json_is_asked_again_then_dropped_and_counted():
         convert([TEXT], writer, kinds=("what-how",))
     with pytest.raises(FewerError, match="unknown kind 'why'"):
         convert([TEXT], kinds=("why",))
+
+
+def test_evaluation_sets_are_named_by_tables_and_lists(tmp_path):
+    (tmp_path / "mos_with_names.txt").write_text("5.5 a.bmp\n4.5 b.bmp\n")
+    (tmp_path / "names.txt").write_text("c.png\nd e.png\n")
+    (tmp_path / "t.tsv").write_text("file\tMOS\nf.png\t3\n")
+    found = evaluation_images([tmp_path / name for name in ("mos_with_names.txt", "names.txt", "t.tsv")])
+    assert found == {"a.bmp", "b.bmp", "c.png", "d e.png", "f.png"}
 
 
 def test_images_of_evaluation_sets_do_not_train():

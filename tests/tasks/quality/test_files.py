@@ -43,6 +43,10 @@ SHARE = [{"from": "user", "value": "<image>\nSharp?"}, {"from": "assistant", "va
         ("a.jsonl", {"messages": CHAT, "image": ["a.png"]}),
         ("a.json", {"id": 3, "messages": PARTS}),
         ("a.jsonl", {"conversations": SHARE, "image": "a.png"}),
+        ("a.json", {"query": "<image>Sharp?", "response": "No", "images": ["a.png"]}),
+        ("a.json", {"instruction": "<image>", "input": "Sharp?", "output": "No", "images": ["a.png"]}),
+        ("a.json", {"query": "<ImageHere>Sharp?", "response": "No", "image": "a.png"}),
+        ("a.json", {"conversations": [{"from": "user", "value": "Picture 1: <img>a.png</img>\nSharp?"}, SHARE[1]]}),
     ],
 )
 def test_conversations_of_other_tools(tmp_path: Path, name: str, record: dict) -> None:
@@ -60,6 +64,11 @@ def test_conversations_of_other_tools(tmp_path: Path, name: str, record: dict) -
         ({"messages": [{"role": "tool", "content": "x"}, CHAT[1]]}, "turn 0 must be from human"),
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}, CHAT[1]]}, "turn 0 must be from human"),
         ({"text": "x"}, "needs conversations"),
+        ({"messages": CHAT}, "has <image> in a question but names no image; it would train blind"),
+        ({"messages": CHAT, "image": None}, "it would train blind"),
+        ({"messages": [{"role": "user", "content": "<video>\nSharp?"}, CHAT[1]], "video": "a.mp4"}, "about a video"),
+        ({"conversations": SHARE, "image": "a.png", "videos": ["a.mp4"]}, "about a video"),
+        ({"query": "Sharp?", "response": "No", "history": "x"}, "needs conversations"),
     ],
 )
 def test_conversations_that_cannot_be_read_are_told(tmp_path: Path, record: dict, told: str) -> None:

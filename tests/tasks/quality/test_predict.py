@@ -65,9 +65,32 @@ def test_conversations_without_their_images_are_left_out_when_asked(talk):  # no
     assert told[1].startswith(f"{gone} more were left out") and f"{len(records) - gone} conversations" in told[0]
     done = tune(talk / "talk.json", settings=settings)
     assert done.facts["conversations_left_out"] == gone and f"{gone} conversations were left out" in done.lines()[-1]
+    video = {
+        "video": "a.mp4",
+        "conversations": [{"from": "human", "value": "<video>Dark?"}, {"from": "gpt", "value": "No"}],
+    }
+    (talk / "more.json").write_text(json.dumps([video, *records, video]))
+    with pytest.raises(FewerError, match=r"record 0 .* is about a video.*--leave-out"):
+        plan_tuning(talk / "more.json", settings.model_copy(update={"leave_out": False}))
+    assert plan_tuning(talk / "more.json", settings)[1].startswith(f"{gone + 2} more were left out")
     only = [record for record in read_records(talk / "talk.json") if record.image in ("0.png", "1.png")]
     with pytest.raises(FewerError, match="1 of 2 images are not in"):
         tune(only, settings=settings.model_copy(update={"images": str(talk)}))
+
+
+def test_a_model_that_never_saw_rating_words_still_describes(talk):  # noqa: F811
+    asked = [{"from": "human", "value": "<image>\nIs it dark?"}, {"from": "gpt", "value": "Yes"}]
+    (talk / "dark.json").write_text(json.dumps([{"id": "0", "image": "0.png", "conversations": asked}]))
+    tune(talk / "dark.json", out=talk / "run", settings=TuneSettings(**{**SMALL, "steps": 1}))
+    (talk / "photos").mkdir()
+    (talk / "photos" / "a.png").write_bytes((talk / "0.png").read_bytes())
+    found = fewer.predict(talk / "run", talk / "photos", out=talk / "told", task="quality")
+    assert found.rows["a.png"].keys() == {"text"} and "there are no scores" in found.lines()[-1]
+    (talk / "mos.csv").write_text("0.png,3\n1.png,4\n")
+    with pytest.raises(FewerError, match="never saw the words excellent, good"):
+        fewer.evaluate(talk / "run", talk / "mos.csv", task="quality")
+    with pytest.raises(FewerError, match="have no two images in common"):
+        fewer.evaluate(talk / "told" / "descriptions.json", talk / "mos.csv", task="quality")
 
 
 def test_words_in_other_letters_and_words_that_are_not_known(talk):  # noqa: F811

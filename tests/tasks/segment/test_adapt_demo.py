@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from fewer.tasks.segment.adapt_demo import RUNS, SHOWN, AdaptDemo
+from fewer.tasks.segment.adapt_demo import OURS, AdaptDemo, Rows
 from fewer.tasks.segment.adapt_settings import AdaptSettings
+from fewer.tasks.segment.papers_demo import PAPERS
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_every_row_is_a_setting_that_is_known(name: str) -> None:
-    settings = AdaptSettings.of(dict(RUNS[name]))
-    assert settings.method == "ours" or name.startswith(settings.method)
+@pytest.mark.parametrize("rows", [OURS, PAPERS], ids=["ours", "papers"])
+def test_every_row_is_a_setting_that_is_known(rows: Rows) -> None:
+    for name, chosen in rows.runs.items():
+        settings = AdaptSettings.of(dict(chosen))
+        assert settings.method == "ours" or name.startswith(settings.method)
 
 
-def test_the_ends_of_the_scale_and_the_default_are_drawn() -> None:
-    assert set(SHOWN) <= set(RUNS) and {"source-only", "target-oracle"} <= set(RUNS)
+@pytest.mark.parametrize("rows", [OURS, PAPERS], ids=["ours", "papers"])
+def test_the_ends_of_the_scale_are_drawn(rows: Rows) -> None:
+    assert {"source-only", "target-oracle"} <= set(rows.shown) <= set(rows.runs)
 
 
 def test_the_result_says_that_it_is_simulated() -> None:

@@ -21,9 +21,10 @@ def _photos(disc_data, tmp_path):
 
 
 def test_a_mask_for_each_image_and_a_word_for_each_that_is_broken(disc_run, photos, tmp_path) -> None:
+    (photos / "phone.heic").write_bytes(b"x")
     done = predict(disc_run, photos, out=tmp_path / "masks", settings=PredictSettings(overlay=True))
     assert [path.stem for path in done.masks] == [f"case{i}" for i in range(7)]
-    assert [path.name for path, _ in done.skipped] == ["case7.png"]
+    assert [path.name for path, _ in done.skipped] == ["case7.png", "phone.heic"]
     mask = np.asarray(Image.open(tmp_path / "masks" / "case0.png"))
     assert mask.shape == (32, 36) and {*np.unique(mask)} <= {0, 255}
     assert (tmp_path / "masks" / "overlays" / "case0.png").exists()

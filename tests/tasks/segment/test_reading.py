@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
-from fewer.tasks.segment.dataset import Split, mask_values, open_data
+from fewer.tasks.segment.dataset import Case, Split, mask_values, open_data
 from fewer.tasks.segment.files import Picture, read_picture, write_picture
 from fewer.tasks.segment.nnunet import write_nnunet
-from fewer.tasks.segment.reading import read_case
+from fewer.tasks.segment.reading import read_case, read_image
 from tests.tasks.segment.simulated import picture, write_folder, write_raw
 
 

@@ -19,7 +19,7 @@ from fewer.adaptation.translate.losses import dice_ce, edge_loss, fooled, patch_
 from fewer.adaptation.translate.networks import Generator, Sampler, patch_discriminator, small_unet
 from fewer.adaptation.translate.slices import SliceDraws, Translator
 from fewer.training.history import Fit
-from fewer.training.loop import fit
+from fewer.training.loop import Special, fit
 from fewer.training.optimise import Optimiser, Player
 from fewer.training.settings import LoopSettings
 
@@ -58,6 +58,7 @@ def train_cut(problem: Problem, settings: AdaptationSettings, work: Work) -> tup
         name="translator",
         progress=work.progress,
         checkpoint=work.checkpoint("translator"),
+        special=Special(splits=True),  # the number of a batch says how far the training is
     )
     return Translator(game.generator, settings.translator_slices), done
 

@@ -95,7 +95,7 @@ def evaluate_rows(
     FewerError
         When no image can be read, or the model gives NaN.
     """
-    skipped: list[tuple[str, str]] = list(data.skipped)
+    skipped: list[tuple[str, str]] = []
     names: list[str] = []
     parts: list[tuple[np.ndarray, ...]] = []
     with (progress or Silent()).stage("evaluate", len(rows)) as stage, evaluating(model):
@@ -115,7 +115,7 @@ def evaluate_rows(
         raise FewerError(f"none of the {len(rows)} images of {data.root} can be read; the first: {skipped[0][1]}")
     labels, guesses, rank, sure = (np.concatenate(column) for column in zip(*parts, strict=True))
     titles = _titles(classifier, data, mapped)
-    return Evaluation(tuple(names), titles, labels, guesses, rank, sure, mapped.how, tuple(skipped))
+    return Evaluation(tuple(names), titles, labels, guesses, rank, sure, mapped.how, (*skipped, *data.skipped))
 
 
 def _titles(classifier: Classifier, data: ClassifyData, mapped: ClassMap) -> tuple[str, ...]:

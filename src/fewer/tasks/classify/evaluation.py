@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.reports.numbers import aligned
 from fewer.tasks.classify.metrics import bootstrap, calibration_error, confusion_matrix, doubt, wilson
 
@@ -169,8 +169,7 @@ class Evaluation(Told):
         shown = [s for s in scores if s.images][:SHOWN]
         cells = [[s.name, str(s.images), _shown(s.recall), _shown(s.precision)] for s in shown]
         told += ["", *aligned(["class, the worst first", "images", "recall", "precision"], cells)]
-        told += [f"skipped {name}: {reason}" for name, reason in self.skipped[:5]]
-        return told + ([f"and {len(self.skipped) - 5} more skipped"] if len(self.skipped) > 5 else [])
+        return told + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

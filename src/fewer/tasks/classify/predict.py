@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
 from fewer.core.progress import Progress, Silent
 from fewer.core.reading import read_json, refusing
 from fewer.core.staging import Staging, write_together
-from fewer.data.images import list_images
+from fewer.data.images import left_out, list_images
 from fewer.models.running import evaluating
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluate import batches_of
@@ -53,7 +53,7 @@ class Predicted(Told):
     def lines(self) -> list[str]:
         """How many images, and what was skipped."""
         told = [f"{len(self.guesses)} images in {self.folder / FILES[1]}"]
-        return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
+        return told + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -114,7 +114,7 @@ def predict(
         return _read(folder)
     check_out(out, FILES, overwrite or resume)
     classifier = open_classifier(str(run), settings.class_names)
-    data = _images(Path(inputs))
+    data = _images(Path(inputs), folder)
     model = classifier.loaded.model.to(device_of(device))
     guesses: dict[str, list[tuple[str, float]]] = {}
     skipped: list[tuple[str, str]] = []
@@ -131,7 +131,7 @@ def predict(
         if aside is not None:
             aside.discard()
         raise FewerError(f"none of the {len(data)} images of {inputs} can be read; the first: {skipped[0][1]}")
-    result = Predicted(folder, guesses, tuple(skipped))
+    result = Predicted(folder, guesses, (*skipped, *data.skipped))
     text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"
     write_together(folder if aside is None else aside.path, {FILES[1]: result.to_csv(), FILES[0]: text})
     if aside is not None:
@@ -139,15 +139,17 @@ def predict(
     return result
 
 
-def _images(place: Path) -> ClassifyData:
-    """Images with a label that means nothing."""
+def _images(place: Path, out: Path) -> ClassifyData:
+    """Images with a label that means nothing; what lies in ``out`` is ours."""
     kind = format_of(place)
     if kind and not kind.startswith("folders"):
         return open_data(place)
     files = [place] if place.is_file() else list_images(place)
     root = place.parent if place.is_file() else place
     names = tuple(path.relative_to(root).as_posix() for path in files)
-    return ClassifyData(root, FilePictures(tuple(files)), names, np.zeros(len(files), np.int64), ("",))
+    skipped = () if place.is_file() else tuple(left_out(root, out)[0])
+    pictures = FilePictures(tuple(files))
+    return ClassifyData(root, pictures, names, np.zeros(len(files), np.int64), ("",), skipped=skipped)
 
 
 def _read(folder: Path) -> Predicted:

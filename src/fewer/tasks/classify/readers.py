@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import numpy as np
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import data_limit, parse_json, read_json, read_text, refusing
-from fewer.data.images import SUFFIXES, list_images
+from fewer.data.images import SUFFIXES, left_out, list_images
 from fewer.tasks.classify import formats
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.pictures import FilePictures
 from fewer.tasks.folders import pictures_and_masks
 
-__all__ = ["class_names", "format_of", "open_data"]
+__all__ = ["DEEP", "class_names", "format_of", "open_data"]
 
 TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
 _FILE = ("file", "image", "path", "filename", "name")
@@ -30,6 +31,8 @@ PLACES = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/ (four .gz files, which stay packed)",
 }
 """Where well-known sets can be had, by a part of their name."""
+DEEP = "folders by class, deeper"
+"""The format in which the images of a class lie in folders of their own."""
 _TABLES = ("labels.csv", "labels.json")
 _INSIDE = ("images", "image", "imgs", "img")
 """Names of a folder that may stand between a class and its images, as in Tiny ImageNet."""
@@ -166,6 +169,16 @@ def _knows_folders(path: Path) -> bool:
     return any(_holds_class(p) for p in _subfolders(path)) and pictures_and_masks(path) is None
 
 
+def _knows_deep(path: Path) -> bool:
+    """Folders of classes whose images all lie in folders of their own, such as one for each camera or each day."""
+    inside = _subfolders(path)
+    named = any(_part_of(p.name) or p.name.lower() in _INSIDE for p in inside)
+    if len(inside) < 2 or named or pictures_and_masks(path) is not None:
+        return False
+    # one folder alone may be a set of its own beside something else
+    return sum(_knows_folders(p) for p in inside) > 1
+
+
 def _holds_class(path: Path) -> bool:
     """Whether images of one class are in a folder, or in the only folder inside it where its name says no more."""
     inside = _subfolders(path)
@@ -177,6 +190,10 @@ def _read_folders(path: Path) -> ClassifyData:
     return _of_folders(path, [(path, "")])
 
 
+def _read_deep(path: Path) -> ClassifyData:
+    return replace(_of_folders(path, [(path, "")]), kind="folders by class, whose images lie deeper")
+
+
 def _read_parts(path: Path) -> ClassifyData:
     return _of_folders(path, [(p, _part_of(p.name)) for p in _subfolders(path) if _part_of(p.name)])
 
@@ -185,7 +202,7 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
     files: list[Path] = []
     words: list[str] = []
     parts: list[str] = []
-    empty = []
+    empty: list[tuple[str, str]] = []
     for place, part in places:
         if (place / _NOTED).is_file():
             noted = _noted(place)
@@ -203,6 +220,8 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
             except FewerError as error:
                 empty.append((str(folder), str(error)))
                 continue
+            inside = folder.relative_to(root).as_posix()
+            empty += [(f"{inside}/{name}", reason) for name, reason in left_out(folder)[0]]
             files += found
             words += [folder.name] * len(found)
             parts += [part] * len(found)
@@ -275,14 +294,17 @@ def _read_table(path: Path) -> ClassifyData:
         file if "\\" not in name or file.is_file() else root / name.replace("\\", "/")
         for file, name in zip(files, names, strict=True)
     ]
-    there = [i for i, place in enumerate(files) if place.is_file()]
-    missing = tuple((names[i], "does not exist") for i in range(len(files)) if not files[i].is_file())
-    if not there:
+    missing = [(names[i], "does not exist") for i in range(len(files)) if not files[i].is_file()]
+    if len(missing) == len(files):
         raise FewerError(f"none of the {len(files)} files that {path} lists exists; names are relative to {root}")
+    there = [i for i, place in enumerate(files) if place.is_file() and str(rows[i][label]).strip()]
+    missing += [(names[i], "has no label") for i in range(len(files)) if not str(rows[i][label]).strip()]
+    if not there:
+        raise FewerError(f"no image that {path} lists has a {label}")
     words = [str(rows[i][label]).strip() for i in there]
     parts = [_part_of(str(rows[i][part])) if part else "" for i in there]
     chosen = [files[i] for i in there]
-    return _labelled(root, chosen, [names[i] for i in there], words, parts, f"table {path.name}", missing)
+    return _labelled(root, chosen, [names[i] for i in there], words, parts, f"table {path.name}", tuple(missing))
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
@@ -324,5 +346,6 @@ FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], ClassifyData]]
     "folder with a table": (_knows_table_folder, _read_table_folder),
     "folders by class and part": (_knows_parts, _read_parts),
     "folders by class": (_knows_folders, _read_folders),
+    DEEP: (_knows_deep, _read_deep),
 }
 """Formats in the order in which they are tried: how a path is recognised, and how it is read."""

@@ -94,7 +94,8 @@ class Classify(Task):
         """Folders of ordinary image files are read by the engine."""
         from fewer.tasks.classify.readers import format_of
 
-        return format_of(inputs) not in ("", "folders by class", "folders by class and part", "folder with a table")
+        found = format_of(inputs)
+        return found not in ("", "folder with a table") and not found.startswith("folders by class")
 
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
         """See :func:`fewer.tasks.classify.inputs.images`."""
@@ -105,9 +106,11 @@ class Classify(Task):
     def judges(self, loaded: LoadedModel, folder: str | Path) -> bool:
         """Any model that gives a score per class, on a labelled set of images."""
         from fewer.tasks.classify.model import output_count
-        from fewer.tasks.classify.readers import format_of
+        from fewer.tasks.classify.readers import DEEP, format_of
 
-        return bool(format_of(folder)) and output_count(loaded) > 0
+        found = format_of(folder)
+        # photos of a year, in folders by month, are laid out as classes whose images lie deeper
+        return found not in ("", DEEP) and output_count(loaded) > 0
 
     def quality(self, loaded: LoadedModel, folder: str | Path) -> Accuracy:
         """See :func:`fewer.tasks.classify.evaluate.quality`."""

@@ -96,8 +96,16 @@ class Prepared:
             f"network {self.loaded.name}, {parameters / 1e6:.3g} M parameters, "
             f"input {' x '.join(map(str, self.loaded.input_size))}",
             *self.start.notes,
+            *self._left_out(),
             *self._hints(),
         ]
+
+    def _left_out(self) -> list[str]:
+        """What of the set does not train, and why, with one example."""
+        if not self.data.skipped:
+            return []
+        name, why = self.data.skipped[0]
+        return [f"{len(self.data.skipped)} of {self.data.root} left out, such as {name}: {why}"]
 
     def _hints(self) -> list[str]:
         """Whether the network sees much less of the images than there is."""
@@ -249,7 +257,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         evaluation = _judge(model, prepared, progress)
         timings["evaluate"] = perf_counter() - began
     result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
-    result.step_seconds, result.skipped = found.seconds / max(1, found.step), batches.skipped
+    result.step_seconds, result.skipped = found.seconds / max(1, found.step), {**dict(data.skipped), **batches.skipped}
     if held or bits is not None:
         _store(result, prepared, bits, progress)
     return result

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.reports.numbers import aligned
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.metrics.bands import Band, count_bands
@@ -94,7 +94,7 @@ class DetectionScores(Told):
         told += ["", f"at confidence {self.score:g}, matched at an overlap of 0.5 in space:", *aligned(head, rows)]
         told += ["", "  ".join(f"{name} {value:.3f}" for name, value in self.other.items())]
         told += [self.note] if self.note else []
-        return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
+        return told + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text, refuse_inputs
 from fewer.core.progress import Progress, Silent
@@ -47,7 +47,7 @@ class PredictedBoxes(Told):
         """How many boxes are where, and what was skipped."""
         where = self.files[0].parent if self.files else ""
         told = [f"{self.boxes} boxes in {len(self.files)} scans, in {where}"]
-        return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
+        return told + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -234,8 +234,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         scans, boxes, labels = sampler.batch(step)
         there = accelerator.device
         moved = tuple(s.to(there) for s in scans)
-        with accelerator.autocast():  # a loss is not the forward pass, which accelerate would have wrapped
-            return model.loss(moved, [b.to(there) for b in boxes], [n.to(there) for n in labels])
+        return model.loss(moved, [b.to(there) for b in boxes], [n.to(there) for n in labels])
 
     judges = plan.val[:: max(1, -(-len(plan.val) // settings.judges))]
     judged_by = f"AP {config.classes[0]}" if len(config.classes) == 1 else "mAP"

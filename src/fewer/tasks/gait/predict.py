@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
 from fewer.core.progress import Progress
@@ -58,7 +58,7 @@ class Matched(Told):
         told = [f"{some[0].probe} -> {some[0].found} ({some[0].distance:.3f})" for some in self.ranked[:20]]
         if len(self.ranked) > 20:
             told.append(f"and {len(self.ranked) - 20} more")
-        told += [*self.notes, *(f"skipped {name}: {reason}" for name, reason in self.skipped)]
+        told += [*self.notes, *skipped_lines(self.skipped)]
         return [*told, f"see {self.folder}"]
 
     def to_dict(self) -> dict[str, Any]:

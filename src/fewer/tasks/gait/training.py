@@ -87,8 +87,7 @@ def objective_of(
 
     def objective(net: nn.Module, step: int) -> dict[str, Tensor]:
         x, labels = (t.to(accelerator.device) for t in sampler.batch(step))
-        with accelerator.autocast():  # what is called is not the forward pass, which accelerate would have wrapped
-            embeddings, scores = model.train_outputs(x)
+        embeddings, scores = model.train_outputs(x)
         losses = {"triplet": triplet_loss(embeddings.float(), labels, settings.margin)[0]}
         if scores is not None:
             scale = 1.0 if model.config.network == "gaitgl" else 16.0  # its scores are no cosines

@@ -15,12 +15,12 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import nested, read_json
-from fewer.data.images import list_images, split_files
+from fewer.data.images import left_out, list_images, split_files
 from fewer.data.samples import TensorSamples
 from fewer.models import builtin
 from fewer.models.foreign import check_values
 from fewer.models.spec import LoadedModel, load_model
-from fewer.study.tables import read_scores
+from fewer.study.tables import is_table, read_scores
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.asking import choose, level_scores
 from fewer.tasks.quality.building import TINY, assemble
@@ -174,7 +174,8 @@ def images_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str
     keys = [path.relative_to(root).as_posix() for path in files]
     chosen = split_files(files, keys, part) if len(files) > 1 else files
     pictures = Pictures(root, settings.input_size, settings.crops)
-    found, read, skipped = [], [], []
+    found, read = [], []
+    skipped = [(root / name, reason) for name, reason in left_out(root)[0]]
     for index in np.random.default_rng([seed, 29]).permutation(len(chosen)):
         path = chosen[int(index)]
         try:
@@ -212,7 +213,7 @@ class Answers:
         """Accuracy by likelihood of the words, or SRCC and PLCC of the five levels."""
         asked = LevelScorer.put_into(self.tuned, model)
         pictures = self.tuned.pictures(self.data.parent)
-        if self.data.suffix == ".csv":
+        if is_table(self.data):
             opinions = read_scores(self.data)
             scores = level_scores(asked, pictures, list(opinions))
             return correlations(scores, np.array(list(opinions.values())))
@@ -236,7 +237,7 @@ def judge_answers(loaded: LoadedModel, data: str | Path) -> Answers:
     words = PlainWords(told) if told is not None else PretrainedWords(open_tokenizer(settings.language))
     form = LevelForm.read(loaded.meta.get("levels"))
     tuned = Tuned(loaded.model.model, words, settings, levels=form)  # type: ignore[arg-type]
-    if place.suffix == ".csv":
+    if is_table(place):
         count, what = len(read_scores(place)), "opinions, by five levels"
     else:
         count, what = sum(q.answer is not None for q in read_questions(place)), "questions, by likelihood of the words"

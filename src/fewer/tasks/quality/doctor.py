@@ -55,10 +55,13 @@ class Examined(Told):
 
 def checkup(data: str | Path, *, images: str | Path | None = None, progress: Progress | None = None) -> Examined:
     """Find what is wrong with a file of conversations whose images are beside it, or in a folder of their own."""
-    records = read_records(data)
+    unusable: list[str] = []
+    records = read_records(data, unusable)
     folder = Path(images) if images is not None else Path(data).parent
     names = sorted({name for record in records for name in record.images})
     errors, warnings = [], []
+    if unusable:
+        errors.append(f"{len(unusable)} conversations cannot be used (--leave-out tunes on the others): {unusable[0]}")
     with (progress or Silent()).stage("look", len(names)) as stage:
         broken = []
         for name in names:

@@ -18,6 +18,7 @@ from fewer.core.progress import Progress
 from fewer.core.reading import read_json
 from fewer.core.staging import write_together
 from fewer.reports.page import Page, Section, Table, Tile
+from fewer.study.tables import is_table
 from fewer.tasks.folders import check_out, make_folder
 from fewer.tasks.quality.convert.compare import holds_pairs
 from fewer.tasks.quality.description import PROMPT as DESCRIBE
@@ -142,7 +143,7 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, FILES, overwrite)
     data = Path(data)
-    if data.suffix == ".csv":
+    if is_table(data):
         way = _pairs if holds_pairs(data) else _opinions
     else:
         way = _descriptions if holds_descriptions(data) else _questions

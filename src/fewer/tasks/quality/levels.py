@@ -15,9 +15,9 @@ from typing import Any
 from fewer.core.errors import FewerError
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality.records import PLACEHOLDER, Record
-from fewer.tasks.quality.words import Words
+from fewer.tasks.quality.words import PlainWords, Words
 
-__all__ = ["LEVEL_QUESTION", "LevelForm", "form_of", "word_tokens"]
+__all__ = ["LEVEL_QUESTION", "LevelForm", "NoLevels", "form_of", "word_tokens"]
 
 LEVEL_QUESTION = "How is the overall quality of this image?"
 """What is asked for the score of five levels where the training has no form of its own; the converter asks it too."""
@@ -49,6 +49,10 @@ class LevelForm:
         return cls(*texts) if texts and all(isinstance(text, str) for text in texts) else cls()  # type: ignore[arg-type]
 
 
+class NoLevels(FewerError):
+    """A model that cannot tell the rating words apart, and so gives no scores; it may still answer and describe."""
+
+
 def form_of(records: Sequence[Record]) -> LevelForm:
     """The form in which most conversations about one image ask for the quality and answer with a rating word.
 
@@ -76,8 +80,15 @@ def word_tokens(words: Words, options: Sequence[str], opening: str) -> list[int]
     Raises
     ------
     FewerError
-        When two begin with the same token, so that their logits would be the same.
+        A :class:`NoLevels` when two begin with the same token, so that their logits would be the same, or when the
+        model never saw them.
     """
+    lost = [option for option in options if isinstance(words, PlainWords) and words.unknown(option)]
+    if len(lost) > 1:  # all that is unknown shares one token
+        raise NoLevels(
+            f"the model never saw the words {', '.join(lost)}, so it cannot give scores; tune on conversations that "
+            "rate the quality too, such as those that fewer study convert makes of a table of opinions"
+        )
     before = words.encode(opening) if opening else []
     ids = []
     for option in options:
@@ -90,5 +101,5 @@ def word_tokens(words: Words, options: Sequence[str], opening: str) -> list[int]
             )
         ids.append(whole[len(before)])
     if len(set(ids)) != len(ids):
-        raise FewerError(f"two of the words {', '.join(options)} begin with the same token; choose other words")
+        raise NoLevels(f"two of the words {', '.join(options)} begin with the same token; choose other words")
     return ids

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
@@ -15,6 +15,7 @@ from fewer.core.reading import parse_json, read_json, read_text, refusing
 from fewer.data.images import left_out, list_images, printable, why_no_name
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.folders import check_out, make_folder
+from fewer.tasks.quality.levels import NoLevels
 from fewer.tasks.quality.settings import PredictSettings
 from fewer.training.checkpoint import work_key
 
@@ -33,7 +34,7 @@ class Descriptions(Told):
     folder
         Where ``descriptions.json`` is.
     rows
-        By image: ``text``, and ``score`` from 1 to 5.
+        By image: ``text``, and where the model knows rating words ``score`` from 1 to 5 and its ``level``.
     skipped
         Images that could not be read, and why.
     """
@@ -48,7 +49,9 @@ class Descriptions(Told):
         empty = sum(not row["text"].strip() for row in self.rows.values())
         if empty:
             told.append(f"{empty} texts are empty: the model has learnt too little, or no conversation with texts")
-        return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
+        if not any("score" in row for row in self.rows.values()):
+            told.append("there are no scores: the model does not know the five rating words apart")
+        return told + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -84,7 +87,7 @@ def predict(
     FewerError
         When the run cannot be opened, or no image can be read.
     """
-    from fewer.tasks.quality.asking import describe, level_scores
+    from fewer.tasks.quality.asking import describe
     from fewer.tasks.quality.compressing import open_tuned
 
     settings = settings or PredictSettings()
@@ -109,13 +112,11 @@ def predict(
             try:
                 if name not in begun.rows:
                     text = describe(tuned, pictures, [name], settings.question)[name]
-                    score = float(level_scores(tuned, pictures, [name])[0])
-                    level = LEVELS[min(4, round(score) - 1)]
-                    begun.add(name, {"text": text, "score": round(score, 4), "level": level})
+                    begun.add(name, {"text": text, **_score(tuned, pictures, name)})
                 rows[name] = begun.rows[name]
             except FewerError as error:
                 skipped.append((name, str(error)))
-    skipped += [(path.relative_to(root).as_posix(), reason) for path, reason in left_out(root, out)[0]]
+    skipped += left_out(root, out)[0]
     if not rows:
         begun.done()
         raise FewerError(f"none of the {len(files)} images in {inputs} could be described; the first: {skipped[0][1]}")
@@ -123,6 +124,17 @@ def predict(
     atomic_write_text(made.folder / FILES[0], json.dumps(made.to_dict(), indent=1, ensure_ascii=False) + "\n")
     begun.done()
     return made
+
+
+def _score(tuned: Any, pictures: Any, name: str) -> dict[str, Any]:
+    """Score and level of an image; nothing where the model does not know the rating words apart."""
+    from fewer.tasks.quality.asking import level_scores
+
+    try:
+        score = float(level_scores(tuned, pictures, [name])[0])
+    except NoLevels:
+        return {}
+    return {"score": round(score, 4), "level": LEVELS[min(4, round(score) - 1)]}
 
 
 class _Begun:

@@ -21,6 +21,7 @@ __all__ = [
     "MOST_IMAGES",
     "PLACEHOLDER",
     "Record",
+    "UnusableRecord",
     "asked_about",
     "level_index",
     "qalign_records",
@@ -37,8 +38,11 @@ MOST_IMAGES = 4
 
 _PLACES = ("first", "second", "third", "fourth")
 
-_FOREIGN = "<|image|>"  # of mPLUG-Owl2
 _LARGEST = 2**30  # bytes; the 665 thousand records of LLaVA-v1.5 have about as many
+
+
+class UnusableRecord(FewerError):
+    """A conversation that cannot be trained on, where others of its file can."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,25 @@ def asked_about(images: int, question: str) -> str:
     return "".join(f"The {place} image: {PLACEHOLDER}\n" for place in _PLACES[:images]) + question
 
 
-def read_records(path: str | Path) -> list[Record]:
+def read_records(path: str | Path, unusable: list[str] | None = None) -> list[Record]:
     """Read conversations in the form of LLaVA-v1.5; ``<|image|>`` of mPLUG-Owl2 is read as ``<image>``.
 
     Files of JSON Lines, and the forms of other tools that :func:`fewer.tasks.quality.foreign.as_llava` knows, are read
     as well.
 
+    Parameters
+    ----------
+    path
+        The file.
+    unusable
+        Takes a sentence about each conversation that cannot be used, which is left out; without it, the first one ends
+        the reading.
+
     Raises
     ------
     FewerError
-        When a record is not of that form; a record with an image but without ``<image>`` would train without it.
+        When a record is not of that form. A record with an image but without ``<image>``, or the other way round, and
+        one about a video would train without what it is about.
     """
     if Path(path).suffix == ".jsonl":
         lines = read_text(path, _LARGEST, "list of conversations").removeprefix("\ufeff").split("\n")
@@ -128,32 +141,46 @@ def read_records(path: str | Path) -> list[Record]:
         raise FewerError(f"{path} holds no list of conversations; give a JSON file in the form of LLaVA-v1.5")
     if not values:
         raise FewerError(f"{path} holds no conversation")
-    return [_record(value, f"{path}: record {place}") for place, value in enumerate(values)]
+    records = []
+    for place, value in enumerate(values):
+        try:
+            records.append(_record(value, f"{path}: record {place}"))
+        except UnusableRecord as error:
+            if unusable is None:
+                raise
+            unusable.append(str(error))
+    if not records:
+        raise FewerError(f"none of the {len(values)} conversations can be used; the first: {(unusable or [''])[0]}")
+    return records
 
 
 def _record(value: Any, where: str) -> Record:
     if not isinstance(value, Mapping):
-        raise FewerError(f"{where} is no object; see docs/quality.md for the form")
+        raise UnusableRecord(f"{where} is no object; see docs/quality.md for the form")
     value = as_llava(value)
     name = str(value.get("id", ""))
     where = f"{where} ({name[:60]})"
     talk = value.get("conversations")
     if not isinstance(talk, list) or len(talk) < 2 or len(talk) % 2:
-        raise FewerError(f"{where} needs conversations: questions of human and answers of gpt in turns")
+        raise UnusableRecord(f"{where} needs conversations: questions of human and answers of gpt in turns")
     texts = []
     for place, part in enumerate(talk):
         who = "gpt" if place % 2 else "human"
         if not isinstance(part, Mapping) or part.get("from") != who or not isinstance(part.get("value"), str):
-            raise FewerError(f"{where}: turn {place} must be from {who} and have a text as value")
-        texts.append(part["value"].replace(_FOREIGN, PLACEHOLDER))
-    image, *others = _names(value.get("image", ""), where)
+            raise UnusableRecord(f"{where}: turn {place} must be from {who} and have a text as value")
+        texts.append(part["value"])
+    if value.get("video") or value.get("videos") or any("<video>" in text for text in texts[::2]):
+        raise UnusableRecord(f"{where} is about a video, which is not read; give frames of it as images")
+    image, *others = _names(value.get("image") or "", where)
     count = sum(text.count(PLACEHOLDER) for text in texts[::2])
+    if count and not image:
+        raise UnusableRecord(f"{where} has {PLACEHOLDER} in a question but names no image; it would train blind")
     if image and (count != 1 + len(others) or texts[0].count(PLACEHOLDER) != count):
         many = f"{1 + len(others)} images but not as many" if others else "an image but no single"
-        raise FewerError(f"{where} has {many} {PLACEHOLDER} in its first question; it would train blind")
+        raise UnusableRecord(f"{where} has {many} {PLACEHOLDER} in its first question; it would train blind")
     score = value.get("gt_score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float)) or not np.isfinite(score)):
-        raise FewerError(f"{where}: gt_score must be a number")
+        raise UnusableRecord(f"{where}: gt_score must be a number")
     pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
     number = None if score is None else float(score)
     return Record(name, pairs, image, number, str(value.get("kind", "")), tuple(others))
@@ -165,9 +192,9 @@ def _names(image: Any, where: str) -> list[str]:
     if not names:
         return [""]
     if not all(isinstance(name, str) for name in names) or (len(names) > 1 and not all(names)):
-        raise FewerError(f"{where}: image must be the name of a file, or a list of such names")
+        raise UnusableRecord(f"{where}: image must be the name of a file, or a list of such names")
     if len(names) > MOST_IMAGES:
-        raise FewerError(f"{where} has {len(names)} images; {MOST_IMAGES} at most are possible")
+        raise UnusableRecord(f"{where} has {len(names)} images; {MOST_IMAGES} at most are possible")
     return names
 
 

@@ -32,7 +32,8 @@ class TuneSettings(LoopSettings):
     images: str = Field(default="", description="Folder of the images; that of the records by default.")
     leave_out: bool = Field(
         default=False,
-        description="Leave conversations out whose images are missing or cannot be read, and say how many.",
+        description="Leave conversations out whose images are missing or cannot be read, or that are about a video or "
+        "not about their images, and say how many.",
     )
     language: str = Field(
         default="tiny",

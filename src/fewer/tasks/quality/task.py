@@ -47,7 +47,8 @@ class Quality(Task):
             return False
         with path.open("rb") as file:
             head = file.read(20_000)
-        return b'"conversations"' in head or (b'"messages"' in head and b'"role"' in head)
+        keys = (("conversations",), ("messages", "role"), ("query", "response"), ("instruction", "output"))
+        return any(all(f'"{key}"'.encode() in head for key in together) for together in keys)
 
     def networks(self) -> Mapping[str, str]:
         """Parts of a model."""

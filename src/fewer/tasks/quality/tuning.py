@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +25,7 @@ from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.levels import LevelForm, form_of
 from fewer.tasks.quality.model import IGNORED, QualityModel
 from fewer.tasks.quality.pretraining import pretrain
-from fewer.tasks.quality.records import Record, read_records
+from fewer.tasks.quality.records import Record, UnusableRecord, read_records
 from fewer.tasks.quality.seeing import SeeingModel, is_seeing
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures, Talks, plain_turns
@@ -40,6 +40,7 @@ from fewer.training.optimise import Group, Optimiser
 
 __all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
 
+_LEFT_OUT = "an image is missing or cannot be read, or it is about a video or no question about its images"
 _CROPS = 2
 """At native resolution, where images are larger than a view."""
 _SETTLES = 64
@@ -95,7 +96,7 @@ class Tuned(Told):
                 f"{self.settings.longest} words and taught nothing"
             )
         if facts.get("conversations_left_out"):
-            told.append(f"{facts['conversations_left_out']} conversations were left out for their images")
+            told.append(f"{facts['conversations_left_out']} conversations were left out: {_LEFT_OUT}")
         return told + ([f"run     {self.folder}"] if self.folder else [])
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,8 +104,13 @@ class Tuned(Told):
         return {"folder": str(self.folder) if self.folder else None, **(self.facts or {})}
 
 
-def _records(data: str | Path | Sequence[Record]) -> list[Record]:
-    return read_records(data) if isinstance(data, (str, Path)) else list(data)
+def _records(data: str | Path | Sequence[Record], unusable: list[str] | None) -> list[Record]:
+    if not isinstance(data, (str, Path)):
+        return list(data)
+    try:
+        return read_records(data, unusable)
+    except UnusableRecord as error:
+        raise FewerError(f"{error}; --leave-out tunes on the conversations that can be used") from None
 
 
 def _folder(data: Any, settings: TuneSettings) -> Path:
@@ -211,7 +217,7 @@ class _Material:
     records: list[Record]
     other: list[Record]
     gone: int = 0
-    """Conversations that were left out, since an image of theirs is missing or cannot be read."""
+    """Conversations that were left out: an image of theirs is missing or cannot be read, or they are of no use."""
 
     @classmethod
     def of(cls, data: Any, settings: TuneSettings) -> _Material:
@@ -224,7 +230,10 @@ class _Material:
         """
         if settings.strategy == "after" and not settings.high_level:
             raise FewerError("--strategy after trains on other tasks first; give their conversations with --high-level")
-        made = cls(_records(data), read_records(settings.high_level) if settings.high_level else [])
+        gone: list[str] | None = [] if settings.leave_out else None
+        other = _records(settings.high_level, gone) if settings.high_level else []
+        made = cls(_records(data, gone), other)
+        made = replace(made, gone=len(gone or ()))
         names = dict.fromkeys(name for record in made.all() for name in record.images)
         if names:
             folder = _folder(data, settings)
@@ -250,13 +259,13 @@ class _Material:
         kept = [[r for r in group if not names.intersection(r.images)] for group in (self.records, self.other)]
         if not kept[0]:
             raise FewerError("no conversation is left whose images are all there")
-        return _Material(kept[0], kept[1], len(self.all()) - len(kept[0]) - len(kept[1]))
+        return _Material(kept[0], kept[1], self.gone + len(self.all()) - len(kept[0]) - len(kept[1]))
 
     def all(self) -> list[Record]:
         return [*self.records, *self.other]
 
     def lines(self) -> list[str]:
-        left = [f"{self.gone} more were left out, since an image of theirs is missing or cannot be read"]
+        left = [f"{self.gone} more were left out: {_LEFT_OUT}"]
         return [f"{len(self.all())} conversations", *(left if self.gone else [])]
 
 
@@ -274,14 +283,12 @@ def _learn(
     device = accelerator.device
     model.to(device)
     first, second = _stages(material.records, material.other, settings, pictures, words)
-    before = int(settings.steps * settings.first_share) if first is not None else 0
+    # in batches, of which every process and every part of a step has its own
+    batches = settings.steps * settings.accumulate * accelerator.num_processes
+    before = int(batches * settings.first_share) if first is not None else 0
     counts = {"tokens": 0, "images": 0, "silent": 0}
 
     def objective(net: Any, step: int) -> Tensor:
-        with accelerator.autocast():  # a loss is not the forward pass, which accelerate would have wrapped
-            return lost(net, step)
-
-    def lost(net: Any, step: int) -> Tensor:
         talks = first if first is not None and step < before else second
         if isinstance(model, SeeingModel):
             return _seen_loss(net, talks.records(step, settings.batch), pictures, settings, counts)

@@ -24,7 +24,7 @@ from fewer.tasks.segment.modalities import SEQUENCES, phantom, write_domain
 from fewer.tasks.segment.overlay import overlay, side_by_side
 from fewer.tasks.segment.reading import read_case
 
-__all__ = ["AdaptDemo", "demo"]
+__all__ = ["AdaptDemo", "Rows", "demo"]
 
 COUNTS = {"source": 10, "target": 8, "test": 6}
 RUNS: Mapping[str, Mapping[str, Any]] = {
@@ -38,6 +38,27 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
 """Rows of the page: both ends of the scale, the default, and one of its networks alone with a module off."""
 SHOWN = ("source-only", "ours", "target-oracle")
 """Rows whose predictions are drawn."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a demo compares: a name and settings for each row, those that are drawn, and words about them."""
+
+    runs: Mapping[str, Mapping[str, Any]]
+    shown: tuple[str, ...]
+    title: str
+    words: tuple[str, ...] = ()
+
+
+OURS = Rows(
+    RUNS,
+    SHOWN,
+    "Scores, and one network with a module off",
+    (
+        "ours has three times the steps of the others, since it trains several networks; its own page "
+        "(ours/report.html) shows what each of them had.",
+    ),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +87,13 @@ class AdaptDemo(Told):
 
 
 def demo(
-    out: str | Path, *, steps: int = 400, seed: int = 0, progress: Progress | None = None, command: str = ""
+    out: str | Path,
+    *,
+    steps: int = 400,
+    seed: int = 0,
+    progress: Progress | None = None,
+    command: str = "",
+    rows: Rows | None = None,
 ) -> AdaptDemo:
     """Draw T1-like and T2-like heads, train with and without adaptation, and compare on T2-like heads.
 
@@ -74,8 +101,9 @@ def demo(
 
     Anatomy and contrast are simulated; real label maps can take the place of the drawn ones, see
     :func:`fewer.tasks.segment.modalities.write_domain`. Runs of an
-    earlier demo in the same folder are replaced.
+    earlier demo in the same folder are replaced. ``rows`` says what is compared, and in which words.
     """
+    rows = rows or OURS
     root, shown = make_folder(out), progress or Silent()
     for number, (part, count) in enumerate(COUNTS.items()):
         rng = np.random.default_rng([seed, number])
@@ -83,7 +111,7 @@ def demo(
         sequence = SEQUENCES["t1" if part == "source" else "t2"]
         write_domain(root / part, maps, sequence, seed + number)
     runs: dict[str, AdaptedRun] = {}
-    for name, chosen in RUNS.items():
+    for name, chosen in rows.runs.items():
         many = 3 * steps if name == "ours" else steps  # it trains several networks, which share them
         settings = AdaptSettings.of({"steps": many, "every": max(1, steps // 4), "seed": seed} | dict(chosen))
         runs[name] = adapt(
@@ -91,7 +119,7 @@ def demo(
             overwrite=True, progress=shown, command=command,
         )  # fmt: skip
     page = root / "report.html"
-    atomic_write_text(page, _page(root, runs, command).to_html())
+    atomic_write_text(page, _page(root, runs, command, rows).to_html())
     return AdaptDemo(page, {name: float(np.mean(_dices(run))) for name, run in runs.items()})
 
 
@@ -100,13 +128,13 @@ def _dices(run: AdaptedRun) -> list[float]:
     return list(case_dices(run.evaluation).values())
 
 
-def _page(root: Path, runs: dict[str, AdaptedRun], command: str) -> Page:
+def _page(root: Path, runs: dict[str, AdaptedRun], command: str, compared: Rows) -> Page:
     tiles, rows, pictures = [], [], []
     for name, run in runs.items():
         assert run.evaluation is not None
         dices, total = _dices(run), run.evaluation.overall
         low, high = interval(dices)
-        if name in SHOWN:
+        if name in compared.shown:
             tiles.append(Tile(name=f"Dice, {name}", value=f"{np.mean(dices):.3f}", note=f"{low:.3f} to {high:.3f}"))
         rows.append(
             [
@@ -122,9 +150,9 @@ def _page(root: Path, runs: dict[str, AdaptedRun], command: str) -> Page:
     for case in data.cases:
         sample = read_case(data, case)
         assert sample.mask is not None
-        guesses = [predict_mask(runs[n].model, sample, runs[n].plan.domains.preparation) for n in SHOWN]
+        guesses = [predict_mask(runs[n].model, sample, runs[n].plan.domains.preparation) for n in compared.shown]
         panels = [overlay(sample.image, mask, side=200) for mask in (sample.mask, *guesses)]
-        pictures.append(Picture(caption=f"reference; {'; '.join(SHOWN)}", png=png_text(side_by_side(panels))))
+        pictures.append(Picture(caption=f"reference; {'; '.join(compared.shown)}", png=png_text(side_by_side(panels))))
     head = ["method", "Dice", "interval over scans", "missed", "spurious", "ASSD, found (mm)"]
     words = ["Simulated heads: trained on T1-like scans with masks, tested on T2-like scans of other heads."]
     return Page(
@@ -135,13 +163,9 @@ def _page(root: Path, runs: dict[str, AdaptedRun], command: str) -> Page:
         sections=[
             Section(
                 name="scores",
-                title="Scores, and one network with a module off",
+                title=compared.title,
                 tables=[Table(head=head, rows=rows)],
-                words=[
-                    "One seed and six scans: differences within the intervals say nothing.",
-                    "ours has three times the steps of the others, since it trains several networks; its own page "
-                    "(ours/report.html) shows what each of them had.",
-                ],
+                words=["One seed and six scans: differences within the intervals say nothing.", *compared.words],
             ),
             Section(name="examples", title="Side by side", pictures=pictures, words=words),
             Section(name="reproduce", title="How to get these numbers again", command=command),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.data.images import ImageSet, list_images, split_files
+from fewer.data.images import ImageSet, left_out, list_images, split_files
 from fewer.models.spec import LoadedModel
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.dataset import (
@@ -83,6 +83,7 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     if not good:
         reason = f"; the first: {skipped[0][1]}" if skipped else ""
         raise FewerError(f"{folder} holds no readable image for the {part} part{reason}")
+    skipped += [(place / name, reason) for name, reason in left_out(place)[0]]
     sampler = PatchSampler(store, settings)
     # as many of each image as can be, and those of one image together
     rows = sorted(good[number % len(good)] for number in range(count))

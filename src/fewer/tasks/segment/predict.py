@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.core.errors import FewerError
 from fewer.core.files import as_path, real_path, refuse_inputs
 from fewer.core.progress import Progress, Silent
+from fewer.data.images import left_out
 from fewer.models.spec import load_model
 from fewer.tasks.folders import device_of, make_folder, results_aside
 from fewer.tasks.segment.dataset import Case
@@ -45,7 +46,7 @@ class Predicted(Told):
     def lines(self) -> list[str]:
         """How many masks are where, and what was skipped."""
         where = self.masks[0].parent if self.masks else ""
-        return [f"{len(self.masks)} masks in {where}", *(f"skipped {path}: {reason}" for path, reason in self.skipped)]
+        return [f"{len(self.masks)} masks in {where}", *skipped_lines(self.skipped)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -137,7 +138,12 @@ def predict(
         if fresh:
             folder.rmdir()  # nothing is in it
         raise FewerError(f"none of the {len(cases)} images could be read; the first: {skipped[0][1]}")
-    return Predicted(tuple(written), tuple(skipped))
+    return Predicted(tuple(written), (*skipped, *_passed_over(Path(pictures), folder)))
+
+
+def _passed_over(place: Path, out: Path) -> list[tuple[Path, str]]:
+    """Pictures of a folder whose kind is not read; those that we wrote are none."""
+    return [(place / name, reason) for name, reason in left_out(place, out)[0]] if place.is_dir() else []
 
 
 def _check_names(cases: Sequence[Case]) -> None:

@@ -31,7 +31,7 @@ from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
 from fewer.training.checkpoint import Checkpoint, work_key
-from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator
+from fewer.training.loop import Fit, Special, Validation, check_device, fit, make_accelerator
 
 __all__ = ["plan_training", "start_from", "train"]
 
@@ -204,6 +204,7 @@ def _train(
         progress=progress,
         checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(lambda net: pooled_dice(net, judged), name="Dice") if judges else None,
+        special=Special(splits=True),
     )
     found.load_best(model)
     timings["train"] = perf_counter() - began

@@ -27,7 +27,7 @@ from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.training.checkpoint import Checkpoint, work_key
-from fewer.training.loop import fit, make_accelerator
+from fewer.training.loop import Special, fit, make_accelerator
 
 __all__ = ["WARM", "WarmNetwork", "transfer", "warm_network", "warm_up"]
 
@@ -173,6 +173,7 @@ def warm_up(
         "name": "warm-up",
         "progress": progress or Silent(),
         "checkpoint": None if checkpoint is None else Checkpoint(checkpoint, key),
+        "special": Special(splits=True),
     }
     if kind == "contrastive":
         return _contrast(model, sampler, settings, accelerator, common)

@@ -14,7 +14,7 @@ from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.study.pathway import Pathway
-from fewer.study.tables import read_scores
+from fewer.study.tables import is_table, read_names, read_scores
 from fewer.study.vocabulary import statements
 from fewer.tasks.quality.convert.compare import compare_texts, holds_pairs, read_pairs
 from fewer.tasks.quality.convert.items import Item, check_items, parse_list
@@ -203,13 +203,23 @@ def evaluation_images(files: Sequence[str | Path]) -> set[str]:
     for file in map(Path, files):
         if holds_pairs(file):
             found |= {name for pair in read_pairs(file)[0] for name in pair}
-        elif file.suffix == ".csv":
-            found |= set(read_scores(file))
+        elif is_table(file):
+            found |= _names_in(file)
         elif holds_descriptions(file):
             found |= set(read_descriptions(file))
         else:
             found |= {name for question in read_questions(file) for name in question.images}
     return found
+
+
+def _names_in(table: Path) -> set[str]:
+    """Images of a table of opinions, or of a list of names in a file of text."""
+    try:
+        return set(read_scores(table))
+    except FewerError:
+        if table.suffix.lower() != ".txt":
+            raise
+        return set(read_names(table))
 
 
 def _ask(writer: Writer, kind: str, pathway: Pathway, attempts: int) -> list[Any] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.study.pathway import Pathway
-from fewer.study.tables import table_rows
+from fewer.study.tables import is_table, table_rows
 from fewer.study.vocabulary import ASPECTS, statements
 from fewer.tasks.quality.records import Record, asked_about
 
@@ -130,7 +130,7 @@ def holds_pairs(data: Path) -> bool:
     >>> holds_pairs(Path("no-such-file.csv"))
     False
     """
-    if data.suffix != ".csv" or not data.is_file():
+    if not is_table(data) or not data.is_file():
         return False
     rows = table_rows(data)
     return bool(rows) and set(_COLUMNS) <= {cell.lower() for cell in rows[0][1]}
