@@ -10,7 +10,8 @@ real photos.
 
     OMP_NUM_THREADS=1 python benchmarks/integer_kernels.py [--rounds 200] [--only parts|networks]
 
-Writes results/integer_kernels.csv; --only leaves the other rows as they are.
+Writes results/integer_kernels.csv; --only leaves the other rows as they are, and those of another instruction set stay
+(FEWER_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 before the command takes torch and ours back to AVX2).
 """
 
 from __future__ import annotations
@@ -191,7 +192,9 @@ def run(args: argparse.Namespace) -> None:
     kept = [
         r
         for r in kept
-        if r[0].startswith("DINOv2") != (args.only == "networks") or (r[1][-2:] == "px" and r[1] not in sides)
+        if r[0].startswith("DINOv2") != (args.only == "networks")
+        or (r[1][-2:] == "px" and r[1] not in sides)
+        or r[COLUMNS.index("instruction_set")] != isa
     ]
     with RESULTS.open("w", newline="") as handle, tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         table = csv.writer(handle)

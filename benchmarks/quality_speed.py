@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=0, help="of each; 100 for tiny and 12 for others by default")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--language", default="", help="of this language model alone")
     parser.add_argument("--one", default="", help="settings of one configuration as JSON")
     given = parser.parse_args()
     if given.one:
@@ -46,7 +47,7 @@ def main() -> None:
     if OUT.exists():
         with OUT.open() as file:
             done = {tuple(row[key] for key in HEAD[:6]) for row in csv.DictReader(file)}
-    for run in RUNS:
+    for run in (run for run in RUNS if given.language in ("", run["language"])):
         chosen = {"crops": 0, "lora": 0 if run["language"] == "tiny" else 16, **run}
         key = tuple(str(chosen.get(name, given.threads)) for name in HEAD[:6])
         if key in done:

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import pytest
@@ -62,6 +62,27 @@ def pytest_collection_finish() -> None:
     which is more than most trainings here take.
     """
     gc.freeze()
+    _LOADED[0] = len(sys.modules)
+
+
+_LOADED = [0]
+_MANY = 50
+"""Modules that tests have imported since objects were last left out, and how many are worth doing it again."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Leave out as well what the tests of a file imported on their way, once its fixtures are gone.
+
+    onnx, OpenVINO, scikit-learn and the compiler of torch bring 250,000 objects; with them, every training after it
+    cost another quarter of a second.
+    """
+    done = yield
+    if nextitem is not None and nextitem.path != item.path and len(sys.modules) > _LOADED[0] + _MANY:
+        gc.collect()  # first, as what is left out is never freed
+        gc.freeze()
+        _LOADED[0] = len(sys.modules)
+    return done
 
 
 def pytest_unconfigure() -> None:

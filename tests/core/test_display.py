@@ -46,8 +46,10 @@ def test_settings_show_what_differs_from_the_defaults() -> None:
 
 def test_what_was_skipped_is_one_line_for_each_reason():
     skipped = [(f"{i}.heic", "is not read") for i in range(1000)] + [("a.png", "is empty")]
+    skipped += [(f"x/{i}.png", f"cannot identify image file '/p/x/{i}.png'") for i in range(2)]
     assert skipped_lines(skipped) == [
         "skipped 0.heic, 1.heic, 2.heic and 997 more: is not read",
         "skipped a.png: is empty",
+        "skipped x/0.png, x/1.png: cannot identify image file",
     ]
     assert skipped_lines([(f"{i}.png", f"reason {i}") for i in range(12)])[-1] == "and 2 more skipped for other reasons"

@@ -43,6 +43,30 @@ def test_what_the_container_copies_exists() -> None:
         assert re.search(rf"^{extra} = \[", extras, re.MULTILINE)
 
 
+def test_the_container_installs_what_make_install_does() -> None:
+    """Both stages have one Python that the package takes, a compiler builds, and what links to OpenMP finds it."""
+    docker = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    make = (ROOT / "Makefile").read_text("utf-8")
+    bases = re.findall(r"^FROM python:(\d+)\.(\d+)-slim", docker, re.MULTILINE)
+    least = re.search(r'requires-python = ">=(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert len(bases) == 2 and len(set(bases)) == 1 and least is not None
+    assert tuple(map(int, bases[0])) >= tuple(map(int, least.groups()))
+    build, run = docker.split("\nFROM python", 2)[1:]
+    assert " g++ " in build and " libgomp1 " in run
+    extra = re.search(r"^install:\n\t@\$\(MAKE\) setup EXTRAS=(\w+)$", make, re.MULTILINE)
+    assert extra is not None and f'-c constraints.txt ".[{extra[1]}]"' in re.sub(r"\s+", " ", docker)
+    for line in ("--no-deps -r requirements-assets.txt", "-c constraints.txt"):
+        assert line in docker and line in make
+    # what runs in it: our own command, by any user, who may write its caches
+    assert re.search(r'^ENTRYPOINT \["fewer"\]$', run, re.MULTILINE) and " HOME=/tmp" in run
+    said = re.findall(r"^#   (docker .+)$", docker, re.MULTILINE)
+    assert [words.split()[1] for words in said] == ["build", "run"]
+    from fewer.cli.app import VERBS
+
+    assert said[1].split()[-2] == "fewer" and said[1].split()[-1] in VERBS
+    assert f"`fewer {said[1].split()[-1]}`" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_all_is_every_extra_of_a_user() -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     table = text[text.index("[project.optional-dependencies]") : text.index("[project.scripts]")]

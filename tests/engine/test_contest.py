@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
-from fewer.engine.contest import contest, final, finalists_of, way_of
+from fewer.engine.contest import _best, contest, final, finalists_of, way_of
 from fewer.engine.judge import Judge
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -185,3 +185,47 @@ def test_a_weight_that_is_used_in_another_place_is_never_worse_than_lamp() -> No
     rows = {r.name: r.made for r in run.report.contest if r.made is not None}
     taken = next(r for r in run.report.contest if r.chosen)
     assert taken.made <= min(rows["bare_lamp"], rows["magnitude"], rows["unrepaired"])
+
+
+def test_the_best_plan_halfway_to_a_rule_has_a_place_of_its_own():
+    rows = [{"name": n, "measured": d} for n, d in (("dp", 1.0), ("lamp", 1.2), ("mean_erk", 1.3), ("mean_lamp", 1.1))]
+    assert [row["name"] for row in finalists_of(rows)] == ["dp", "lamp", "mean_lamp"]
+
+
+@pytest.mark.parametrize(
+    ("made", "taken"),
+    [
+        ((1.0, 1.0, 0.95), "mean_lamp"),  # halfway between plans that are alike it is lower, if only by a little
+        ((1.0, 1.0, 0.99), "dp"),
+        ((1.0, 0.5, 0.6), "lamp"),
+        ((1.0, 0.7, 0.5), "mean_lamp"),
+    ],
+)
+def test_what_is_halfway_is_taken_by_its_finished_model(made, taken):
+    names = (("dp", 1.0), ("lamp", 1.2), ("mean_lamp", 1.4))
+    rows = [{"name": n, "measured": d, "made": m} for (n, d), m in zip(names, made, strict=True)]
+    assert _best(rows, True)["name"] == taken
+    assert _best(rows, False)["name"] in ("dp", "lamp")  # on images that every repair has seen, it proves nothing
+
+
+def test_halfway_each_layer_keeps_the_mean_of_both_plans():
+    ladder = (Option(), *(Option("unstructured", round(0.1 * k, 1)) for k in range(1, 10)))
+    weights = [1000 - 100 * k for k in range(10)]
+    rows = [("a", [0.001 * k for k in range(10)]), ("b", [float(k * k) for k in range(10)])]
+    found = CurveSet(tuple(Curve(Unit(n, "linear", (10, 100)), ladder, {"weights": weights}, d) for n, d in rows))
+    budgets = [Budget("weights", 0.5, True)]
+    exact, even, middle = (choose(found, budgets, name).choice.tolist() for name in ("dp", "uniform", "mean_uniform"))
+    assert exact == [9, 1] and even == [5, 5]
+    assert exact[0] > middle[0] > even[0] and exact[1] < middle[1] < even[1]
+    assert choose(found, budgets, "mean_uniform").cost["weights"] <= 1000
+
+
+def test_halfway_each_layer_keeps_the_precision_of_the_exact_plan():
+    ladder = tuple(Option("unstructured" if s else "dense", s, p) for s in (0.0, 0.5, 0.75) for p in ("fp32", "int8"))
+    size = [o.kept_bits for o in ladder]
+    rows = [("a", [0, 0.01, 5, 5, 9, 9]), ("b", [0, 4, 0.01, 4, 0.02, 4]), ("c", [0, 0.01, 5, 5, 9, 9])]
+    scores = {"magnitude": [0, 0, 0.5, 0.5, 0.7, 0.7], "lamp": [0, 0, 0.5, 0.5, 0.7, 0.7]}
+    found = CurveSet(tuple(Curve(Unit(n, "linear", (10, 100)), ladder, {"size": size}, d, scores) for n, d in rows))
+    plans = {name: choose(found, [Budget("size", 0.3, True)], name) for name in ("dp", "mean_uniform")}
+    used = {name: [ladder[k].precision for k in plan.choice] for name, plan in plans.items()}
+    assert used["dp"] == ["int8", "fp32", "int8"] == used["mean_uniform"]

@@ -12,6 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.engine.huggingface import CARD, CONFIG, IMAGES
 from fewer.engine.settings import Settings
 from fewer.reports.numbers import significant
+from tests.support.transformers import need_transformers
 
 NET = """
 import torch
@@ -68,7 +69,7 @@ def test_the_preprocessing_is_that_of_the_model(run, tmp_path) -> None:
     made = fewer.export(run, "huggingface", out=tmp_path / "hub", trust=True)
     found = json.loads((made.path / IMAGES).read_text())
     assert found["crop_size"] == {"height": 12, "width": 12} and found["size"] == {"shortest_edge": 12}
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = need_transformers()
     from PIL import Image
 
     from fewer.data.images import load_images

@@ -401,3 +401,32 @@ def test_a_model_that_needs_gradients_is_not_accelerated_and_that_is_told(tmp_pa
 
 def test_a_model_that_cannot_be_saved_is_compressed_in_memory() -> None:
     assert fewer.compress(KeepsADictionary(), IMAGES, "weights=75%", settings=QUICK).report.verdict.distortion < 1
+
+
+def test_a_model_whose_hooks_keep_what_they_see_is_compressed(tmp_path: Any) -> None:
+    """A function that holds a module goes on writing into it from a copy, also tensors that have gradients."""
+    (tmp_path / "hooked.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        torch.manual_seed(0)\n        self.seen = []\n"
+        "        self.net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))\n"
+        "        self.net[0].register_forward_hook(lambda m, i, o: self.seen.append(o))\n"
+        "    def forward(self, x):\n        return self.net(x)\n"
+    )
+    settings = QUICK.model_copy(update={"allocator": "auto", "baselines": ("uniform",)})
+    run = fewer.compress(f"{tmp_path}/hooked.py:Net", IMAGES, "flops=75%", settings=settings)
+    assert run.report.verdict.met
+
+
+def test_a_compiled_model_is_compressed_and_loaded_as_the_module_inside(tmp_path: Any) -> None:
+    net = Net()
+    run = fewer.compress(torch.compile(net), IMAGES, "weights=75%", settings=QUICK, out=tmp_path / "run")  # type: ignore[arg-type]
+    assert isinstance(run.model, Net) and run.report.verdict.met
+    assert torch.equal(fewer.load(tmp_path / "run", Net)(IMAGES), run.model(IMAGES))
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\ndef make():\n    torch.manual_seed(0)\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))\n"
+        "    return torch.compile(net)\n"
+    )
+    spec = f"{tmp_path}/net.py:make"
+    run = fewer.compress(spec, IMAGES, "weights=75%", settings=QUICK, out=tmp_path / "other")
+    assert torch.equal(fewer.load(tmp_path / "other")(IMAGES), run.model(IMAGES))

@@ -75,8 +75,43 @@ def test_costs_are_those_of_the_model_on_smaller_images(net: nn.Module, images: 
     assert choose_pixels(work, sensed, [Budget("weights", 0.5, True)], tmp_path) is sensed
 
 
+@pytest.fixture
+def smaller_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished models that make their images smaller are the better ones; of this small network they are not."""
+    monkeypatch.setattr(offers, "_repaired", lambda _work, _sensed, one: float("pixels" not in outer_of(one[1])))
+
+
+def test_finished_models_decide_between_fewer_pixels_and_all(
+    net: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A repair makes up for much of a cut and for nothing of a smaller image."""
+    judged: list[str] = []
+    repaired = offers._repaired
+
+    def watched(work: Work, sensed: object, one: tuple) -> float:
+        judged.append("pixels" if "pixels" in outer_of(one[1]) else "all")
+        return repaired(work, sensed, one)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(offers, "_repaired", watched)
+    put_together = offers.Assembly.distortion
+
+    def harsh(self: offers.Assembly, *args: object) -> float:
+        """A cut that no repair in order follows looks far worse than it will be."""
+        return put_together(self, *args) + (0.0 if "pixels" in outer_of(self.curves) else 9.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(offers.Assembly, "distortion", harsh)
+    few = {**FEW, "calibration": 16, "heldout": 5}
+    small = fewer.compress(net, images, "flops=0.3x", precisions=("fp32",), allocator="dp", **few)
+    assert sorted(judged) == ["all", "pixels"]
+    assert pixels_of(small.model) is None
+    monkeypatch.setattr(offers, "_repaired", lambda _work, _sensed, one: float("pixels" not in outer_of(one[1])))
+    taken = fewer.compress(net, images, "flops=0.3x", precisions=("fp32",), allocator="dp", **few)
+    assert pixels_of(taken.model) is not None
+    assert small.report.verdict.distortion < taken.report.verdict.distortion
+
+
 def test_a_run_makes_its_images_smaller_and_its_folder_gives_the_same_model(
-    net: nn.Module, images: Tensor, tmp_path: Path
+    net: nn.Module, images: Tensor, tmp_path: Path, smaller_is_better: None
 ) -> None:
     run = fewer.compress(net, images, "flops=0.3x", pixels="on", precisions=("fp32",), out=tmp_path / "run", **FEW)
     report = run.report
@@ -127,7 +162,9 @@ def test_vectors_have_no_pixels() -> None:
         fewer.compress(net, torch.randn(24, 8), "flops=0.5x", pixels="on", **FEW)
 
 
-def test_smaller_images_are_offered_by_themselves_where_they_save_work(net: nn.Module, images: Tensor) -> None:
+def test_smaller_images_are_offered_by_themselves_where_they_save_work(
+    net: nn.Module, images: Tensor, smaller_is_better: None
+) -> None:
     def taken(budget: str, model: nn.Module = net, **more: object) -> object:
         run = fewer.compress(model, images, budget, **(FEW | {"precisions": ("fp32",)} | more))
         return pixels_of(run.model)

@@ -79,6 +79,25 @@ def test_the_lines_and_the_table_of_an_exponential_are_one_function() -> None:
     assert exponential_of("log2") is None
 
 
+@pytest.mark.parametrize("halving", [4, 7, 710, 4099, 2**15 - 1, 2**15])
+def test_lines_are_exact_for_every_distance(each_isa, halving: int) -> None:
+    """Quotients are made in single precision, which just suffices for the largest halving."""
+    slopes = torch.tensor([min(1 << 21, (1 << 20) // halving * (200 - 20 * k)) for k in range(4)], dtype=torch.int32)
+    starts = torch.tensor([(1 << 20) - 1000 * k for k in range(4)], dtype=torch.int32)
+    below = np.arange(30 * halving + 1)
+    left = below % halving
+    line = ((slopes.numpy().astype(np.int64)[left * 4 // halving] * -left) >> 8) + starts.numpy()[left * 4 // halving]
+    wanted = line.clip(0, 1 << 20) >> (below // halving)
+    table = torch.from_numpy(wanted.astype(np.int32))
+    edges = [k * halving // 4 + d for k in range(121) for d in (-1, 0, 1)]
+    ends = torch.tensor([e for e in edges if 0 <= e <= 30 * halving], dtype=torch.int32)
+    x = 0 - torch.stack([torch.zeros_like(ends), ends], 1)  # the largest, and one that is below it
+    one = Scaling(torch.ones(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int64), 0)
+    found = integer_softmax(x, one, Exponential(table, halving, slopes, starts), 1).numpy().astype(np.int64)
+    e = np.stack([np.full(len(ends), wanted[0]), wanted[ends.numpy()]], 1)
+    assert np.array_equal(found, ((e << 16) // e.sum(1, keepdims=True)).clip(0, 65535))
+
+
 @pytest.mark.parametrize("width", [1, 2, 7, 384, 1000])
 @pytest.mark.parametrize("size", [1, 300, 2**21, 2**22])
 def test_norms_are_those_of_the_specification(each_isa, width: int, size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ from fewer.core.errors import FewerError
 from fewer.private.cheapen import cheapen, cost_of
 from fewer.private.compile import approximate_activations, pack_within
 from fewer.private.degrees import leave_out, plan_degrees, sense_degrees, ways_of
+from fewer.private.joint import Joint, step_rows
 from fewer.private.layout import pack_stages
 from fewer.private.network import Network
+from fewer.private.page import steps_section
 from fewer.private.polynomial import Line
 from fewer.private.price import typical
 from fewer.private.reading import read_network
@@ -99,3 +103,51 @@ def test_budgets_that_no_circuit_has_or_reaches_are_told() -> None:
         cheapen(net, network, images, "size=1MB")
     with pytest.raises(FewerError, match="cannot be met"):
         cheapen(net, network, images, "he=0.001x", steps=1)
+
+
+def test_a_joint_plan_tells_what_each_step_does_alone() -> None:
+    net, images = a_net()
+    network = approximate_activations(read_network(net, images[:1]), images)
+    found = cheapen(net, network, images, "he=0.4x", steps=5, shift=0, joint=True)
+    assert found.after["he"] <= 0.4 * found.before["he"]
+    names = [t.name for t in found.tried if t.loss is not None]
+    assert any("fewer diagonals" in n for n in names) and any("fewer diagonals" not in n for n in names)
+    whole, *alone = found.steps
+    assert whole.kind == "whole" and whole.ms == pytest.approx(found.before["he"])
+    together = [row for row in alone if row.kind == "together"]
+    assert together[-1].ms == pytest.approx(found.after["he"]) and together[-1].name.endswith("encrypted")
+    assert all(row.ms is not None and row.ms < whole.ms for row in together)
+    single = [row for row in alone if row.kind == "alone"]
+    assert len(single) == 3 and {row.name.split(":")[0] for row in single} == {
+        "only other degrees",
+        "only fewer diagonals",
+        "only fewer bits",
+    }
+    page = steps_section([asdict(row) for row in found.steps], "he=0.4x", True)
+    assert len(page.tables[0].rows) == len(found.steps) and page.tables[0].rows[0][2] == "1.00"
+
+
+def test_steps_alone_stand_in_the_order_in_which_they_help() -> None:
+    net, images = a_net()
+    network = approximate_activations(read_network(net, images[:1]), images)
+    wanted = net(images).detach().numpy()
+    made = pack_within(network, images)
+    less = pack_within(leave_out(network, images, network.order()[:1]), images)
+    plan = Joint(made, less, less, None, "without activation 1", 0.8, True, False)
+    rows = step_rows(plan, images.numpy(), images.numpy(), wanted, typical)
+    alone = [row for row in rows if row.kind == "alone"]
+    assert [row.ms is None for row in alone] == [False, False, True] and "too many levels" in alone[-1].note
+    first, second = ((r.distance - rows[0].distance) / (1 - r.ms / rows[0].ms) for r in alone[:2])  # type: ignore[operator]
+    assert first <= second
+    cut = next(row for row in alone if "diagonals" in row.name)
+    assert cut.ms == pytest.approx(0.8 * rows[0].ms, rel=0.1) and cut.ms <= 0.8 * rows[0].ms  # type: ignore[operator]
+
+
+def test_fewer_bits_are_an_option_where_a_smaller_ring_is_then_enough() -> None:
+    torch.manual_seed(1)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(16, 16), nn.GELU())]
+    net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(16, 3)).eval()
+    images = torch.randn(40, 1, 4, 4)
+    network = approximate_activations(read_network(net, images[:1]), images)
+    fine, coarse = (pack_within(network, images, noise=noise)[1].degree for noise in (1e-4, 0.5))
+    assert (fine, coarse) == (16384, 8192)

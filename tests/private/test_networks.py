@@ -336,3 +336,35 @@ def test_pads_of_every_kind_are_linear() -> None:
         made = approximate_activations(network, images)
         circuit, _ = pack_within(made, images)
         assert np.allclose(circuit.run(images[:2].numpy()), made(images[:2]).numpy(), atol=1e-7), mode
+
+
+class _MaximumOverPlaces(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.last, self.how = nn.Conv2d(1, 4, 3), nn.Linear(4, 3), how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.conv(x))
+        if self.how == "pool":
+            return self.last(torch.nn.functional.adaptive_max_pool2d(y, 1).flatten(1))
+        if self.how == "amax":
+            return self.last(y.amax((-2, -1)))
+        return self.last(y.flatten(2).max(2).values if self.how == "max" else y.amax(1).flatten(1)[:, :4])
+
+
+@pytest.mark.parametrize("how", ["amax", "max"])
+def test_a_global_maximum_that_is_written_out_is_the_average_that_the_module_is(how: str) -> None:
+    torch.manual_seed(0)
+    net, pool = _MaximumOverPlaces(how).eval(), _MaximumOverPlaces("pool").eval()
+    pool.load_state_dict(net.state_dict())
+    images = torch.randn(30, 1, 8, 8)
+    made, wanted = (approximate_activations(read_network(n, images[:1]), images) for n in (net, pool))
+    assert len(made.averaged) == 1  # what lies flat before its maximum does not change places with the activation
+    assert how == "max" or torch.allclose(made(images), wanted(images))
+    circuit, _ = pack_within(made, images)
+    assert np.allclose(circuit.run(images.numpy()), made(images).numpy(), atol=1e-8)
+
+
+def test_a_maximum_over_channels_is_told() -> None:
+    with pytest.raises(FewerError, match="amax"):
+        read_network(_MaximumOverPlaces("channels").eval(), torch.randn(1, 1, 8, 8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,7 +18,7 @@ from fewer.approximate.calls import read_call
 from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.core.errors import FewerError
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 
 __all__ = ["KIND_OF", "InIntegers", "Replaced", "by_function", "replace_functions"]
 
@@ -131,7 +130,7 @@ class Replaced(nn.Module):
 
     def __init__(self, model: nn.Module, softmax: str | None, activation: str | None, norm: str | None) -> None:
         super().__init__()
-        self.inner = set_evaluating(copy.deepcopy(model))
+        self.inner = set_evaluating(copied_module(model))
         named = {"softmax": softmax, "activation": activation, "norm": norm}
         self.methods = {kind: method for kind, method in named.items() if method is not None}
         if norm is not None:

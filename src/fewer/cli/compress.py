@@ -54,6 +54,7 @@ def compress(
     from fewer.cli.work import run_compress
     from fewer.core.budget import for_circuit
     from fewer.core.duration import parse_duration
+    from fewer.presets import preset_names
 
     shared = shared or Shared()
     chosen, inputs = resolve(given(settings, shared), preset, config)
@@ -69,8 +70,15 @@ def compress(
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
     if for_circuit(wanted):
-        asked = {"preset": preset, "config": config, "labelled": labelled, "recover": recover, **given(settings)}
-        return _circuit(model, images, wanted, chosen.seed, [k for k, v in asked.items() if v is not None], shared)
+        asked = {
+            "preset": None if preset in preset_names("private") else preset,
+            "config": config,
+            "labelled": labelled,
+            "recover": recover,
+            **given(settings),
+        }
+        against = [k for k, v in asked.items() if v is not None]
+        return _circuit(model, images, wanted, chosen.seed, against, shared, preset)
     if recover is not None:
         parse_duration(recover)  # told before anything is done
         if images is None:
@@ -83,7 +91,13 @@ _STEPS = 400
 
 
 def _circuit(
-    model: str, images: str | None, budget: str | list[str], seed: int, asked: list[str], shared: Shared
+    model: str,
+    images: str | None,
+    budget: str | list[str],
+    seed: int,
+    asked: list[str],
+    shared: Shared,
+    preset: str | None = None,
 ) -> int:
     """A circuit within a budget, in place of a model."""
     from fewer.cli.private import compile_circuit
@@ -98,4 +112,4 @@ def _circuit(
     if shared.dry_run:
         return say_would([f"would compile {model} within {text} and write {shared.out}"], shared.json, out=shared.out)
     shared.seed = seed
-    return compile_circuit(model, images, 2, _STEPS, text, shared)
+    return compile_circuit(model, images, text, shared, preset, steps=None if preset else _STEPS)

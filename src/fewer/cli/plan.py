@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from fewer.cli.flags import Shared
 from fewer.core.allocation.baselines import BASELINES
 from fewer.core.errors import FewerError
+from fewer.engine.plan import BETWEEN
 
 __all__ = ["plan"]
 
@@ -20,7 +21,8 @@ def contest_note(method: str) -> str:
     if method.startswith("auto:"):
         won = method.removeprefix("auto:")
         if won not in BASELINES:
-            return f"planned from curves alone; in this run's contest another way ({won}) was better than dp"
+            way = f"a plan halfway to {BETWEEN[won]}" if won in BETWEEN else f"another way ({won})"
+            return f"planned from curves alone; in this run's contest {way} was better than dp"
         return (
             f"planned from curves alone; in this run's contest {won} was better than dp: try --allocator {won} as well"
         )

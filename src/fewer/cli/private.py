@@ -23,9 +23,10 @@ def private(
     /,
     *files: str,
     images: str | None = None,
-    degree: int = 2,
-    steps: int = 0,
+    degree: Annotated[int | None, Parameter(show_default=False)] = None,
+    steps: Annotated[int | None, Parameter(show_default=False)] = None,
     budget: str | None = None,
+    preset: str | None = None,
     server: str = "http://127.0.0.1:8765",
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -53,11 +54,13 @@ def private(
     images
         Folder of images that activations are fitted to.
     degree
-        Of the polynomials that stand for activations: 2 or 4.
+        Of the polynomials that stand for activations: 2 or 4. [2]
     steps
-        Of teaching the polynomial network what the network says; 0 leaves it as it was fitted.
+        Of teaching the polynomial network what the network says; 0 leaves it as it was fitted. [0]
     budget
         Of a cheaper circuit: he=0.5x (time), rotations=80, levels=3; several with commas.
+    preset
+        joint: functions, diagonals and bits planned together for the budget, with what each does alone.
     server
         Address of the server, for a query.
     host
@@ -82,7 +85,7 @@ def private(
         return say_would([line], shared.json, action=action, out=shared.out)
     if action == "compile":
         what = (of_model or ModelFlags()).spec(what)
-        return compile_circuit(what, images or "", degree, steps, budget, shared)
+        return compile_circuit(what, images or "", budget, shared, preset, degree=degree, steps=steps)
     if action == "keys":
         place = verbs.private_keys(what, shared.out or "")
         if shared.json:
@@ -101,14 +104,20 @@ def private(
     return 0
 
 
-def compile_circuit(model: str, images: str, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
-    """Make a circuit and tell what it is."""
+def compile_circuit(
+    model: str, images: str, budget: str | None, shared: Shared, preset: str | None = None, **given: int | None
+) -> int:
+    """Make a circuit and tell what it is; values that are given go over those of a preset."""
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
+    from fewer.presets import preset_values
     from fewer.verbs.private import private_compile
 
+    chosen = {"degree": 2, "steps": 0, **({} if preset is None else preset_values(preset, "private"))}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    steps = chosen["steps"]
     found = private_compile(
-        model, images, shared.out or "", degree=degree, steps=steps, budget=budget,
+        model, images, shared.out or "", budget=budget, **chosen,
         seed=shared.seed or 0, overwrite=bool(shared.overwrite), progress=terminal_progress(),
     )  # fmt: skip
     if shared.json:
@@ -124,6 +133,9 @@ def compile_circuit(model: str, images: str, degree: int, steps: int, budget: st
         kind = "predicted from operations timed here" if done["measured"] else "in ratios of no machine"
         costs = ", ".join(f"{m} {done['before'][m]:.0f} to {done['after'][m]:.0f}" for m in done["before"])
         print(f"for {budget}: {done['way']}; {costs} (he {kind})")
+        for row in done.get("steps", []):
+            told = "not alone" if row["ms"] is None else f"he {row['ms']:.0f}, distance {row['distance']:.3g}"
+            print(f"  {row['name']}: {told}")
     if found["averaged"]:
         print(f"maximum pooling became an average at {', '.join(found['averaged'])}; teach it with --steps")
     if found["left_to_the_client"]:

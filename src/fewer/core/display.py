@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 __all__ = ["Fact", "Shown", "Told", "amount", "counted", "skipped_lines"]
 
@@ -118,7 +120,9 @@ def skipped_lines(skipped: Iterable[tuple[object, str]], names: int = 3, reasons
     """
     by_reason: dict[str, list[str]] = {}
     for name, reason in skipped:
-        by_reason.setdefault(reason, []).append(str(name))
+        # libraries repeat the file in what they say of it, so that no two reasons would be alike
+        plain = re.sub(rf"\s*(['\"])[^'\"]*{re.escape(Path(str(name)).name)}\1", "", reason)
+        by_reason.setdefault(plain, []).append(str(name))
     told = []
     for reason, files in list(by_reason.items())[:reasons]:
         more = f" and {len(files) - names} more" if len(files) > names else ""

@@ -18,7 +18,7 @@ from fewer.kernels.accelerate import capture_inputs
 from fewer.kernels.candidates import linear_candidates, sparse_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
 from fewer.kernels.conv import is_depthwise
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.kernels.fuse import find_runs, trace
 from fewer.kernels.plain import plain_convolutions
 from fewer.kernels.stages import NativeChain, Stage
@@ -197,7 +197,7 @@ def plain_copy(model: nn.Module, example: Any) -> nn.Module:
     if not any(isinstance(m, nn.Conv2d) and type(m) is not nn.Conv2d for m in model.modules()):
         return model
     call = (lambda m: m(*example)) if isinstance(example, tuple) else (lambda m: m(example))
-    return plain_convolutions(set_evaluating(copy.deepcopy(model)), call)
+    return plain_convolutions(set_evaluating(copied_module(model)), call)
 
 
 def _stages(model: nn.Module) -> dict[str, Stage]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sens
 from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
 from fewer.formats.integers import rounded
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.kernels.pixels import with_pixels
 from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis, find_layers
@@ -120,8 +119,8 @@ def apply_options(
         Mask of every unit in its weight's shape.
     """
     prepared, settings, progress = work.prepared, work.settings, work.progress
-    target = set_evaluating(copy.deepcopy(model if model is not None else prepared.model))
-    dense = set_evaluating(copy.deepcopy(prepared.model))
+    target = set_evaluating(copied_module(model if model is not None else prepared.model))
+    dense = set_evaluating(copied_module(prepared.model))
     units = prepared.matched.units
     example = prepared.example
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
@@ -156,7 +155,7 @@ def apply_options(
         )
     if model is None and not outer and all(o.is_dense and o.precision == "fp32" for o in chosen.values()):
         # what needs no cut is given back bit by bit, and not smoothed or reordered
-        target = set_evaluating(copy.deepcopy(prepared.as_it_came or prepared.model))
+        target = set_evaluating(copied_module(prepared.as_it_came or prepared.model))
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
     read = _read_by_others(work, target, chosen, fitted_to) if settings.compensation != "none" else {}
     whole = {name: _matrix(target, name) for name in read}

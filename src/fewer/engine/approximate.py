@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from fewer.core.unit import Unit
 from fewer.engine.functions import Change, output_of, planned_functions, sense_functions
 from fewer.engine.prepare import Prepared
 from fewer.engine.work import Work
+from fewer.kernels.copies import copied_module
 
 __all__ = ["Approximated", "approximate_model", "has_sites", "sites_of"]
 
@@ -113,7 +113,7 @@ def approximate_model(work: Work, model: nn.Module, planned: Mapping[str, Any] |
         }
         for site, method, found in zip(functions.sites, methods, functions.distortion, strict=True)
     ]
-    made = approximate(copy.deepcopy(model), choices)
+    made = approximate(copied_module(model), choices)
     return Approximated(
         plain=model,
         model=made,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.cost.subjects import runs_as
 from fewer.formats.integers import rounded
+from fewer.kernels.copies import copied_module
 from fewer.models.layers import Layer, find_layers
 from fewer.models.running import Forward
 
@@ -110,7 +110,7 @@ class Assembly:
         """Copy the dense model."""
         from fewer.engine.outer import outer_of, with_outer
 
-        twin = with_outer(copy.deepcopy(model), outer_of(curves))
+        twin = with_outer(copied_module(model), outer_of(curves))
         return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {}, rounding)
 
     def evaluate(self, choice: np.ndarray, measure: Callable[[Any], float]) -> float:

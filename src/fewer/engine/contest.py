@@ -13,7 +13,7 @@ from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
-from fewer.engine.plan import choose
+from fewer.engine.plan import BETWEEN, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "finalists_of", "way_of"]
 
-CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform")
+CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform", *BETWEEN)
 _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
 _CLEAR = 0.1
@@ -229,14 +229,7 @@ def final(
             one = _make(work, way_of(row["name"]), sensed, budgets, made)
             model = _used(work, way_of(row["name"]), sensed, budgets, one) if elsewhere else one.model
             row["made"] = judge.judge(model).distortion
-    best = finalists[0]
-    if len(finalists) > 1:
-        lower = min(finalists, key=lambda row: row["measured"] * row["made"])
-        if lower["measured"] * lower["made"] < (1 - _CLEAR) * best["measured"] * best["made"]:
-            best = lower
-        lowest = min(finalists, key=lambda row: row["made"])
-        if apart is not None and lowest["made"] < _FAR * best["made"]:
-            best = lowest
+    best = _best(finalists, apart is not None)
     if apart is not None and settings.compensation == "obs":
         for way in _simple_ways(prepared):
             try:
@@ -252,6 +245,23 @@ def final(
                 best = rows[-1]
     way = way_of(best["name"])
     return way.name, _kept(made, way.key(choose(sensed.curves, budgets, way.allocator).choice), prepared)
+
+
+def _best(finalists: Sequence[dict[str, Any]], apart: bool) -> dict[str, Any]:
+    """The best of the repaired models; ``apart`` says whether they were judged on images that no repair has seen."""
+    best = finalists[0]
+    if len(finalists) < 2:
+        return best
+    ends = [row for row in finalists if row["name"] not in BETWEEN]
+    lower = min(ends, key=lambda row: row["measured"] * row["made"])
+    if lower["measured"] * lower["made"] < (1 - _CLEAR) * best["measured"] * best["made"]:
+        best = lower
+    lowest = min(finalists, key=lambda row: row["made"])
+    if apart and lowest["made"] < _FAR * best["made"]:
+        return lowest
+    # the middle errs in fewer ways than its ends: put together by itself it looks worse than it is once repaired
+    middle = next((row for row in finalists if row["name"] in BETWEEN), best)
+    return middle if apart and middle["made"] < (1 - _MARGIN) * best["made"] else best
 
 
 def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module:
@@ -277,7 +287,8 @@ def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -
     """The rows of a contest whose plans are worth being made real: the exact plan first.
 
     The bold plan comes with it where it is close to the lowest, and so does the best of the simple rules. Plans of the
-    same curves are much alike, so that they must not take the place of a rule that errs in another way.
+    same curves are much alike, so that they must not take the place of a rule that errs in another way. Of the plans
+    halfway to a rule the best one has a place of its own as well.
 
     Parameters
     ----------
@@ -296,8 +307,10 @@ def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -
     """
     lowest = min(row["measured"] for row in rows)
     close = [row for row in rows if row["name"] != "dp" and row["measured"] <= _CLOSE * lowest]
-    rules = sorted((row for row in close if row["name"] not in _OF_CURVES), key=lambda row: row["measured"])
-    found = [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1]]
+    close.sort(key=lambda row: row["measured"])
+    middle = [row for row in close if row["name"] in BETWEEN]
+    rules = [row for row in close if row["name"] not in (*_OF_CURVES, *BETWEEN)]
+    found = [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1], *middle[:1]]
     return found + [row for row in rows if row["name"] in compared and row not in found]
 
 

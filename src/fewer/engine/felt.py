@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from fewer.distortion.places import felt_places, joined_places
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense_task import probe_seeds
 from fewer.engine.settings import Settings
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.layers import find_layers
 
 __all__ = ["places_of", "places_on"]
@@ -70,7 +69,7 @@ def _tells(prepared: Prepared, settings: Settings) -> bool:
 
 def _found(prepared: Prepared, settings: Settings, samples: Samples) -> dict[str, list[Tensor]]:
     """The places of each sample alone: a random direction then stands for one of them."""
-    twin = set_evaluating(copy.deepcopy(prepared.model))
+    twin = set_evaluating(copied_module(prepared.model))
     single = samples.split(1)
     layers = find_layers(twin, prepared.matched.units, single[0], prepared.forward)
     return felt_places(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.data.samples import as_samples, leaves
 from fewer.distortion.outputs import output_tensors
 from fewer.engine.settings import Settings
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.aside import Print, aside_of, steady
 from fewer.models.guard import guard
 from fewer.models.plain import state_of
@@ -155,12 +154,12 @@ def _writes(
 
     Nothing is left of the calls.
     """
-    twin, given = copy.deepcopy(model), copied(batch)
+    twin, given = copied_module(model), copied(batch)
     before = {place: tensor.clone() for place, tensor in state_of(twin).items()}
     with evaluating(twin):
         with _guests(twin) as first:
             call(twin, batch, forward)  # says in a sentence what a model does not run on
-        twin = set_evaluating(copy.deepcopy(model))
+        twin = set_evaluating(copied_module(model))
         with _guests(twin) as second:
             call_plainly(twin, given, forward)  # not by call(), which hands out a copy
     if forward is None:
@@ -310,7 +309,7 @@ def _stays(model: nn.Module, batch: Any, other: Any, forward: Forward | None) ->
         given = output_tensors(call(model, batch, forward))
         kept = [t.detach().clone() for t in given]
         call(model, other, forward)
-        call(copy.deepcopy(model), other, forward)
+        call(copied_module(model), other, forward)
     if not all(_equal(a.detach(), b) for a, b in zip(given, kept, strict=True)):
         raise FewerError(
             "the model gives its output in memory that its next call writes over, so that no two outputs can be "
@@ -378,7 +377,7 @@ def _same_shapes(model: nn.Module, batches: list[Any], output: list[Tensor], for
             f"its change cannot be measured; {hint}"
         )
     for share in (0.5, 0.9):
-        twin = copy.deepcopy(model)
+        twin = copied_module(model)
         with torch.no_grad():
             for weight in twin.parameters():
                 if weight.ndim > 1 and weight.is_floating_point():
@@ -434,7 +433,7 @@ def _alike(model: nn.Module, images: Tensor, first: list[Tensor], second: list[T
 
 def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> str:
     """Why gradients do not reach the layers, in words; empty where they do."""
-    twin = copy.deepcopy(model)
+    twin = copied_module(model)
     seen: list[str] = []
     names = {module: name for name, module in twin.named_modules() if name and not any(module.children())}
 

@@ -6,7 +6,6 @@ usually needs less. Without any training that is often the better bargain.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import Sensed
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
+from fewer.kernels.copies import copied_module
 from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.running import call, evaluating, model_input, tensors_of, use_threads
 
@@ -66,7 +66,7 @@ def _sizes(prepared: Prepared) -> tuple[int, list[int]]:
     side = max(example.shape[-2:])
     step = 8 if side >= 64 else 4
     sizes = sorted({step * round(side * share / step) for share in _SHARES}, reverse=True)
-    twin = copy.deepcopy(prepared.model)
+    twin = copied_module(prepared.model)
     with evaluating(twin):
         usual = _shapes(call(twin, example))
         found = [size for size in sizes if 0 < size < side and _fits(fewer_pixels(twin, size, side), example, usual)]
@@ -152,7 +152,7 @@ def choose_pixels(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: 
     def offers() -> Iterator[Offer]:
         wanted = _answers(prepared.model, sensed.batches)
         for size in sizes:
-            smaller = fewer_pixels(copy.deepcopy(prepared.model), size, side)
+            smaller = fewer_pixels(copied_module(prepared.model), size, side)
             gain = gain_of(wanted, _answers(smaller, sensed.batches))
             yield Offer(
                 f"{size} pixels",

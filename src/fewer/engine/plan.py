@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewer.core.allocation.allocate import Allocation, allocate, frontier
-from fewer.core.allocation.baselines import BASELINES
+from fewer.core.allocation.baselines import BASELINES, by_share
 from fewer.core.allocation.power import with_power
 from fewer.core.budget import Budget
 from fewer.core.couple import in_step
@@ -20,6 +20,10 @@ from fewer.core.option import Option
 
 if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
     pass
+
+
+BETWEEN = {"mean_lamp": "lamp", "mean_erk": "erk", "mean_uniform": "uniform"}
+"""Plans halfway between the exact one and that of a rule, and the rule."""
 
 
 def choose(
@@ -41,6 +45,8 @@ def choose(
     if allocator == "bold":
         found = allocate(as_seen(curves), budgets, at_least=at_least)
         return Allocation(found.choice, found.cost, curves.distortion(found.choice))
+    if allocator in BETWEEN:
+        return between(curves, budgets, BETWEEN[allocator])
     if allocator not in ("dp", "auto"):
         return best_ladder(curves, budgets, BASELINES[allocator].run, at_least)
     if not power:
@@ -69,6 +75,48 @@ def as_seen(curves: CurveSet) -> CurveSet:
             for c in curves.curves
         ),
     )
+
+
+def between(curves: CurveSet, budgets: Sequence[Budget], rule: str) -> Allocation:
+    """Halfway between the exact plan and that of a rule: of each unit the geometric mean of what both keep.
+
+    The exact plan takes distortions to add up, and leaves to some units more than they bear together; a rule errs in
+    other ways. What two plans of about the same distortion have in the middle is often better than either.
+
+    Parameters
+    ----------
+    curves, budgets
+        What is to be planned.
+    rule
+        A name of :data:`fewer.core.allocation.baselines.BASELINES`.
+
+    Raises
+    ------
+    FewerError
+        When one of the two, or what is halfway, does not meet the budgets.
+    """
+    ours, theirs = (choose(curves, budgets, name).choice for name in ("dp", rule))
+    options = [c.options for c in curves.curves]
+    pairs = [(o[i], o[k]) for o, i, k in zip(options, ours, theirs, strict=True)]
+    keep = [
+        np.array([i for i, o in enumerate(offered) if i == 0 or _of_pair(o, *pair, pair[0] == offered[0])])
+        for offered, pair in zip(options, pairs, strict=True)
+    ]
+    share = [(a.kept_bits * b.kept_bits) ** 0.5 / o[0].bits for o, (a, b) in zip(options, pairs, strict=True)]
+    limits = [Budget(b.metric, b.limit(curves), False) for b in budgets]
+    made = by_share(part_of(curves, keep), limits, np.maximum(share, 1e-6))
+    choice = np.array([k[i] for k, i in zip(keep, made.choice, strict=True)])
+    choice = in_step(options, curves.groups, choice)
+    cost = {m: curves.total(m, choice) for m in curves.metrics}
+    if any(cost[b.metric] > b.limit(curves) for b in budgets):
+        raise FewerError("halfway between two plans that meet the budgets, coupled layers do not")
+    return Allocation(choice, cost, curves.distortion(choice))
+
+
+def _of_pair(option: Option, ours: Option, theirs: Option, whole: bool) -> bool:
+    """Whether an option cuts as one of two does, in the precision of the first; ``whole`` where that is as it came."""
+    alike = _of_way(option, _way(ours)) or _of_way(option, _way(theirs))
+    return alike and (whole or option.precision == ours.precision)
 
 
 def _distortion_alone(curves: CurveSet, found: Allocation) -> Allocation:

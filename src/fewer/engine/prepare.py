@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from fewer.distortion.outputs import Reference
 from fewer.engine.model_checks import Conduct, check_model
 from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
+from fewer.kernels.copies import copied_module
 from fewer.models.choices import remember_choices
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.coupling_search import difference
@@ -213,7 +213,7 @@ def prepare(
     orders: Sequence[Reordering] = ()
     if reorderings is not None:
         orders = reorderings
-        loaded = replace(loaded, model=reorder(copy.deepcopy(loaded.model), orders)) if orders else loaded
+        loaded = replace(loaded, model=reorder(copied_module(loaded.model), orders)) if orders else loaded
     else:
         same, orders = _reorder(loaded.model, matched, calibration, settings, forward)
         loaded = replace(loaded, model=same)
@@ -264,7 +264,7 @@ def on_device(model: nn.Module, device: str) -> nn.Module:
         here = device_of(model)
         if here is None or (here.type == wanted.type and wanted.index in (None, here.index)):
             return model
-        return copy.deepcopy(model).to(wanted)
+        return copied_module(model).to(wanted)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise FewerError(f"the device '{device}' cannot be used: {reason}; leave --device out for the CPU") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from torch import nn
@@ -14,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.engine.apply import fitting_batches
 from fewer.engine.work import Work
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.layers import find_layers
 from fewer.patterns import Pattern
 
@@ -44,7 +43,7 @@ def prune_as_published(work: Work, method: str, chosen: Mapping[str, Option], *,
     if strange is not None:
         raise FewerError(f"the method {method!r} cannot do {strange}: it removes weights, in fp32")
     prepared, prune = work.prepared, PUBLISHED[method].run
-    model = set_evaluating(copy.deepcopy(prepared.model))
+    model = set_evaluating(copied_module(prepared.model))
     layers = find_layers(model, prepared.matched.units, prepared.example, prepared.forward)
     stops = {user: name for name, layer in layers.items() for user in layer.users}
     batches = fitting_batches(prepared, work.settings.batch)

@@ -7,7 +7,6 @@ again in order, on inputs that the layers before it now give, to what the dense 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -23,7 +22,7 @@ from fewer.engine.felt import places_on
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.kernels.pixels import same_pixels
 from fewer.models.layers import find_layers
 from fewer.models.recipe import Recipe
@@ -102,7 +101,7 @@ def refit(
     done
         Called with the name of each finished unit.
     """
-    dense = set_evaluating(copy.deepcopy(prepared.model))
+    dense = set_evaluating(copied_module(prepared.model))
     units, example = prepared.matched.units, prepared.example
     batches = images.batches_of_all(settings.batch)
     same_pixels(dense, student)  # layers are fitted on the inputs that they get

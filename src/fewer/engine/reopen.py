@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from fewer.engine.views import Views, views_of
 from fewer.engine.work import Work
 from fewer.engine.worst import worst_images
 from fewer.kernels.accelerate import accelerate
+from fewer.kernels.copies import copied_module
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_hash
 from fewer.models.choices import share_choices
 from fewer.models.recipe import Recipe, precisions_of, refuse_integers
@@ -145,7 +145,7 @@ def open_run(
     recipe, plan = load_recipe(source.path), source.read_plan()
     refuse_integers(recipe, source.path, "they have no gradient to train with; recover a run without them")
     plan.choice(curves)
-    bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
+    bare = (lambda: copied_module(prepared.model)) if recipe.source.get("kind") == "object" else None
     student = share_choices(on_device(load_artefact(source.path, bare), settings.device), prepared.model)
     put_samples_first(student, forms_of(prepared.model))  # the two are compared
     report = RunReport.from_json(source.read_text("report_json"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from fewer.engine.runtime_rest import rest_precision
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, free_axes, planned_graph, threads_of, undisturbed
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, forms_of, put_samples_first, use_threads
 from fewer.runtimes.module import RuntimeModule
@@ -63,7 +62,7 @@ def in_runtime(
     file = planned.file(runtime, precisions, ranges).SerializeToString()
     precision = rest_precision(work, runtime, precisions)
     session = open_session(runtime, file, threads, precision)
-    kept = [set_evaluating(copy.deepcopy(model))]
+    kept = [set_evaluating(copied_module(model))]
     told = about(precisions, precision)
     made = RuntimeModule(
         session, planned.shapes, planned.structure, lambda: kept[0], told, file, precision, planned.free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from fewer.core.plan import Plan
 from fewer.engine.prepare import Prepared
+from fewer.kernels.copies import copied_module
 from fewer.models.artefact import WEIGHTS, Saved, save_artefact
 from fewer.models.running import device_of
 from fewer.models.surgery import Removal
@@ -35,7 +35,7 @@ def save_model(
     ``masks`` are those of the model as it is now, after the removals.
     """
     if device_of(model) not in (None, torch.device("cpu")):  # a file knows no device
-        model = copy.deepcopy(model).cpu()
+        model = copied_module(model).cpu()
     units: list[dict[str, Any]] = []
     for name, option in plan.options().items():
         mask = masks[name].cpu()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -37,7 +36,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense_task import Estimate, SenseJob, SenseTask, Statistics, probe_seeds
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
@@ -220,7 +219,7 @@ def score_gradients(work: Work, model: nn.Module, batches: Sequence[Samples], re
     prepared, settings = work.prepared, work.settings
     if settings.score != "taylor":
         return {}
-    twin = set_evaluating(copy.deepcopy(model))
+    twin = set_evaluating(copied_module(model))
     layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
     return rms_gradients(
         twin,
@@ -251,7 +250,7 @@ def row_sensitivity(work: Work, model: nn.Module) -> tuple[dict[str, Tensor], di
     original = model is prepared.model
     if original and "sensitivity" in prepared.shared:
         return prepared.shared["sensitivity"]
-    twin = set_evaluating(copy.deepcopy(model))
+    twin = set_evaluating(copied_module(model))
     batches = prepared.sensing_images.split(1)
     layers = find_layers(twin, prepared.matched.units, batches[0], prepared.forward)
     hidden: dict[str, float] = {}
@@ -298,7 +297,7 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
     static = settings.runtime in EXPORTED and "int8" in wanted  # bytes of one range there, not of one for each token
     key = f"input rounding {','.join(wanted)}{' in one range' if static else ''}"
     if key not in ledger:
-        twin = set_evaluating(copy.deepcopy(model))
+        twin = set_evaluating(copied_module(model))
         batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)
         layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
         ranges = None

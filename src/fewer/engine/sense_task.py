@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -26,7 +25,7 @@ from fewer.distortion.distance import Distance
 from fewer.distortion.measured import Measured
 from fewer.distortion.taylor import Taylor
 from fewer.engine.assembly import stored_as
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.layers import Fit, find_layers
 from fewer.models.running import Forward
 from fewer.patterns import families, option_thresholds
@@ -174,7 +173,7 @@ class SenseJob:
 class _Worker:
     def __init__(self, job: SenseJob) -> None:
         self.job = job
-        self.model = set_evaluating(copy.deepcopy(job.model))
+        self.model = set_evaluating(copied_module(job.model))
         self.layers = find_layers(self.model, job.units, job.batches[0][:1], job.forward)
         self.estimators: dict[tuple[int, int], Measured | Taylor] = {}
 

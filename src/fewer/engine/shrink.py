@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.kernels.copies import copied_module
 from fewer.models.coupling import Couplings
 from fewer.models.coupling_search import difference, tolerance
 from fewer.models.running import Forward, call, evaluating, tensors_of
@@ -162,7 +162,7 @@ def _made(
 ) -> nn.Module | str:
     """The smaller model, or why it is of no use."""
     try:
-        small = operate(copy.deepcopy(model), removals)
+        small = operate(copied_module(model), removals)
         with evaluating(small):
             after = _outputs(small, example, forward)
     except FewerError as error:
@@ -201,7 +201,7 @@ def random_cut(model: nn.Module, couplings: Couplings, chosen: Mapping[str, Opti
     couplings, chosen
         Links, and the option of each unit.
     """
-    twin = copy.deepcopy(model)
+    twin = copied_module(model)
     for link in couplings.links:
         option = chosen[link.consumer]
         if option.removes == "columns":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.comparison import row_of
 from fewer.engine.judge import Judge
 from fewer.engine.work import Work
+from fewer.kernels.copies import copied_module
 
 if TYPE_CHECKING:
     from fewer.engine.evidence import Evidence
@@ -61,7 +61,7 @@ def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, A
     together = []
     if made is not None:
         together.append(_row(e, judge, "plain", made.plain, "fewer, functions in floating point", met=True))
-        functions = approximate(copy.deepcopy(e.prepared.model), approximations_of(made.model))
+        functions = approximate(copied_module(e.prepared.model), approximations_of(made.model))
         alone.append(_row(e, judge, "functions", functions, "only integer functions"))
     return [*together, *sorted(alone, key=lambda row: row["distortion"])]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from fewer.engine.offers import Offer, choose_offer
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import Sensed
 from fewer.engine.work import Work
+from fewer.kernels.copies import copied_module
 from fewer.models.running import model_input, use_threads
 from fewer.tokens.blocks import merge_after, merge_quickly, mergeable_blocks
 from fewer.tokens.merge import TokenState
@@ -78,7 +78,7 @@ def choose_tokens(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: 
             yield Offer(
                 label,
                 {"amounts": by_block, "protected": protected},
-                merge_after(copy.deepcopy(prepared.model), by_block, protected),
+                merge_after(copied_module(prepared.model), by_block, protected),
                 left[-1],
                 float(np.mean(left)) / count,
                 partial(merging_ms, work, sensed.curves, amounts, count),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -450,7 +449,7 @@ def accelerate(
         for name, mask in masks.items():
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
-        fast = plain_convolutions(without_shortcuts(copy.deepcopy(original)), lambda m: _run(m, example))
+        fast = plain_convolutions(without_shortcuts(copied_module(original)), lambda m: _run(m, example))
     kinds = _kinds(fast)
     with torch.inference_mode():
         likenesses = set(find_likenesses(fast)) if native.available() else set()

@@ -61,27 +61,30 @@ def vector(tensor: Tensor, length: int, what: str, dtype: torch.dtype = torch.fl
     fewer.core.errors.FewerError: a native kernel was given arguments that do not fit: the bias has 3 numbers of \
 torch.float32 on cpu, not 4 of torch.float32 on the CPU
     """
+    good = tensor.dtype == dtype and tensor.is_cpu and tensor.numel() == length
+    strided = tensor.layout == torch.strided and not tensor.is_neg()
+    if good and strided and tensor.is_contiguous() and tensor.data_ptr() % tensor.element_size() == 0:
+        return tensor  # what is almost always so, in a microsecond: rows may take no longer
     plain(tensor)
-    good = tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.numel() == length
     need(
         good and tensor.is_contiguous(),
         f"{what} has {tensor.numel()} numbers of {tensor.dtype} on {tensor.device}, not {length} of {dtype} on the CPU"
         + ("" if not good or tensor.is_contiguous() else " that lie side by side"),
     )
-    need(tensor.data_ptr() % tensor.element_size() == 0, f"{what} does not begin at a whole number")
-    return tensor
+    need(False, f"{what} does not begin at a whole number")
+    return tensor  # never: the line above raises
 
 
 def sizes(*values: int | float) -> None:
     """Raise a :class:`FewerError` unless all values fit into the integers and numbers of the C structs."""
     for value in values:
-        good = math.isfinite(value) if isinstance(value, float) else -_LARGEST <= value <= _LARGEST
-        need(good, f"{value} is too large")
+        if not (math.isfinite(value) if isinstance(value, float) else -_LARGEST <= value <= _LARGEST):
+            need(False, f"{value} is too large")
 
 
 def state_of(tensors: Sequence[Tensor]) -> tuple:
     """What changes when a tensor gets other memory, or other numbers in place."""
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+    return tuple([(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors])
 
 
 _seen: dict[int, tuple[tuple, tuple]] = {}
@@ -101,7 +104,7 @@ def once(tensors: Sequence[Tensor], facts: tuple, check: Callable[[], None]) -> 
     """
     key, state = id(tensors[0]), (facts, state_of(tensors))
     known = _seen.get(key)
-    if known is not None and known[1] == state and all(r() is t for r, t in zip(known[0], tensors, strict=False)):
+    if known is not None and known[1] == state and not [1 for r, t in zip(known[0], tensors) if r() is not t]:  # noqa: B905
         return
     check()
     if len(_seen) > 4096:

@@ -109,15 +109,18 @@ class Exponential:
 
 def _rows(x: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:
     """Integers [rows, width] that lie side by side."""
-    guard.need(x.ndim == 2 and x.shape[1] > 0, f"rows of shape {tuple(x.shape)}")
-    guard.sizes(x.shape[1])
+    if x.ndim != 2 or not 0 < x.shape[1] < 2**31:
+        guard.need(False, f"rows of shape {tuple(x.shape)}")
     return guard.vector(x.contiguous(), x.numel(), "the rows", dtype)
 
 
 def _call(name: str, arguments: ctypes.Structure) -> None:
     functions = native.library().integers
-    guard.need(name in functions, f"this build of the library has no integer {name}; build it again")
-    native.call(functions[name](ctypes.byref(arguments)), f"integer {name}")
+    if name not in functions:
+        guard.need(False, f"this build of the library has no integer {name}; build it again")
+    status = functions[name](ctypes.byref(arguments))
+    if status:
+        native.call(status, f"integer {name}")
 
 
 def rescaled(x: Tensor, scaling: Scaling, *, lookup: Lookup | None = None, residual: Tensor | None = None) -> Tensor:

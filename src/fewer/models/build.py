@@ -148,6 +148,7 @@ def _build_hf(source: Source, room: int) -> nn.Module:
 
 def _build_file(source: Source, room: int) -> nn.Module:
     from fewer.models import userfile
+    from fewer.models.plain import uncompiled
     from fewer.models.trust import check_trusted
 
     path, function, sha256 = (source.get(key) for key in ("path", "function", "sha256"))
@@ -158,7 +159,7 @@ def _build_file(source: Source, room: int) -> nn.Module:
     made = made[0] if isinstance(made, tuple) and made else made
     if not isinstance(made, nn.Module):
         raise FewerError(f"{path}:{function} must return an nn.Module; it returned {type(made).__name__}")
-    return made
+    return uncompiled(made)
 
 
 def _build_object(source: Source, room: int) -> nn.Module:

@@ -5,7 +5,6 @@ Each claim is tried out on the model itself (:mod:`fewer.models.coupling_search`
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from fewer.core.unit import Unit
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.coupling_search import Finder
 from fewer.models.running import Forward, evaluating
 from fewer.models.surgery import Link
@@ -96,7 +95,7 @@ def find_links(
     >>> found.links[0].units, found.reasons
     (('0', '2'), {'0': 'no layer before it makes its inputs, channel by channel'})
     """
-    finder = Finder(set_evaluating(copy.deepcopy(model)), units, example, forward)
+    finder = Finder(set_evaluating(copied_module(model)), units, example, forward)
     found: dict[str, Link] = {}
     reasons: dict[str, str] = {}
     with evaluating(finder.model):

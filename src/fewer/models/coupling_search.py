@@ -7,7 +7,6 @@ output of the model must not change by a single bit. What passes is then made sm
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.kernels.copies import copied_module
 from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis
 from fewer.models.macs import model_macs
@@ -392,7 +392,7 @@ class Finder:
         if self.whole is None:
             self.whole = model_macs(self.model, self.example, self.forward)
         kept = range(link.count - len(_half(link.count)))
-        small = copy.deepcopy(self.model)
+        small = copied_module(self.model)
         remove(small, link, kept)
         gone = 1 - len(kept) / link.count
         saved = self.whole - model_macs(small, self.example, self.forward)
@@ -403,7 +403,7 @@ class Finder:
         kept = [g for g in range(link.count) if g not in set(gone.tolist())]
         own = self.model
         try:
-            self.model = copy.deepcopy(own)
+            self.model = copied_module(own)
             remove(self.model, link, kept)
             found = self._run()
         except (FewerError, RuntimeError, AttributeError, IndexError, TypeError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
@@ -10,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.utils.flop_counter import FlopCounterMode
 
+from fewer.kernels.copies import copied_module
 from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, batch_size, call, evaluating, to_device
 
@@ -41,7 +41,7 @@ def model_macs(model: nn.Module, example_input: Any, forward: Forward | None = N
     32.0
     """
     if any(isinstance(p, UninitializedTensorMixin) for p in model.parameters()):
-        model = copy.deepcopy(model)
+        model = copied_module(model)
     first = next(iter(model.parameters()), None)
     if first is not None:
         example_input = to_device(example_input, first.device)

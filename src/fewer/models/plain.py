@@ -17,7 +17,7 @@ from fewer.models.attention import open_attention
 from fewer.models.functional import call_linear_layers
 from fewer.models.strangers import refuse_strangers
 
-__all__ = ["fold_weights", "make_plain", "own_copy"]
+__all__ = ["fold_weights", "make_plain", "own_copy", "uncompiled"]
 
 
 def own_copy(model: nn.Module) -> nn.Module:
@@ -54,6 +54,19 @@ def own_copy(model: nn.Module) -> nn.Module:
     for module, flag in flags:
         module.training = flag
     return twin
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module inside of what ``torch.compile`` gives: compiled code runs no layer that could be watched or cut.
+
+    Examples
+    --------
+    >>> net = nn.Linear(1, 1)
+    >>> uncompiled(torch.compile(net)) is net, uncompiled(net) is net
+    (True, True)
+    """
+    inner = getattr(model, "_orig_mod", None)
+    return inner if type(model).__name__ == "OptimizedModule" and isinstance(inner, nn.Module) else model
 
 
 def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:

@@ -9,7 +9,6 @@ again and again.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
 from fewer.data.samples import Samples
+from fewer.kernels.copies import copied_module
 from fewer.models.coupling_search import difference, tolerance
 from fewer.models.matching import tied
 from fewer.models.running import Forward, call, evaluating, tensors_of
@@ -315,7 +315,7 @@ def reordered(
     for chain in chains:
         if {chain.consumer.name, chain.producers[0].name} <= squares.keys():
             wanted.append(_plan(model, chain, squares))
-    result = copy.deepcopy(model)
+    result = copied_module(model)
     with evaluating(model), evaluating(result):
         few = images[:_SAME_IMAGES]
         before = _outputs(model, few, forward)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -15,7 +14,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from fewer.core.errors import FewerError
 from fewer.data.samples import Samples, leaves, map_tensors
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -173,7 +172,7 @@ def input_dtype(model: nn.Module, example: Any, forward: Forward | None = None) 
     """
     kinds = list(dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point()))
     if len(kinds) > 1:
-        twin = copy.deepcopy(model)
+        twin = copied_module(model)
         for kind in dict.fromkeys([*kinds, torch.float32]):
             with contextlib.suppress(FewerError), evaluating(twin):
                 call(twin, example.to(kind), forward)
@@ -265,7 +264,7 @@ def observe_outputs(
     lazy = any(isinstance(p, UninitializedTensorMixin) for p in [*model.parameters(), *model.buffers()])
     if lazy:
         # a forward would initialise the user's model; the copy may be initialised instead
-        twin = copy.deepcopy(model)
+        twin = copied_module(model)
         back = dict(zip(twin.modules(), model.modules(), strict=True))
         wanted = set(modules)
         watched = [(copied, original) for copied, original in back.items() if original in wanted]

@@ -24,7 +24,7 @@ from fewer.models.build import Source
 from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
-from fewer.models.plain import make_plain, own_copy
+from fewer.models.plain import make_plain, own_copy, uncompiled
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 
@@ -145,7 +145,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
       task    classify
     """
     if isinstance(spec, nn.Module):
-        loaded = _from_object(spec)
+        loaded = _from_object(uncompiled(spec))
     elif not isinstance(spec, str):
         raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
     else:
@@ -309,7 +309,7 @@ def _from_file(spec: str) -> LoadedModel:
         )
     source = {"kind": "file", "path": str(real_path(path)), "function": function, "sha256": sha256}
     preprocess = Preprocess.of(settings, f"{path}:{function}")
-    return LoadedModel(made, f"{path.name}:{function}", source, preprocess, assumed=not settings)
+    return LoadedModel(uncompiled(made), f"{path.name}:{function}", source, preprocess, assumed=not settings)
 
 
 def _from_run(folder: str) -> LoadedModel:
@@ -406,7 +406,7 @@ def load_untouched(model: Any, *, fold: bool = True) -> LoadedModel:
         loaded = replace(model, model=own_copy(model.model))
         return _with_own_weights(loaded) if fold else loaded
     if isinstance(model, nn.Module):
-        model = own_copy(model)
+        model = own_copy(uncompiled(model))
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:

@@ -46,8 +46,16 @@ class Backend(Protocol):
         """Both of one level."""
         ...
 
-    def add_plain(self, x: Ciphertext, values: np.ndarray) -> Ciphertext:
-        """A vector in the clear."""
+    def scale(self, x: Ciphertext) -> float:
+        """What the numbers of a ciphertext are multiplied with."""
+        ...
+
+    def encode_like(self, x: Ciphertext, values: np.ndarray) -> Plain:
+        """A vector to be added to a ciphertext, at its level and scale."""
+        ...
+
+    def add_plain(self, x: Ciphertext, plain: Plain) -> Ciphertext:
+        """What :meth:`encode_like` gave."""
         ...
 
     def rotate(self, x: Ciphertext, turn: int) -> Ciphertext:

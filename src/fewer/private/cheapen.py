@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +13,9 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
 from fewer.private.adapt import adapt, answers_of
 from fewer.private.circuit import Circuit
-from fewer.private.compile import kinds_of, pack_within
+from fewer.private.compile import NOISE, kinds_of, pack_within
 from fewer.private.degrees import Way, plan_degrees, ways_of
+from fewer.private.joint import Joint, StepRow, said_by, step_rows
 from fewer.private.layout import pack_stages
 from fewer.private.network import Network
 from fewer.private.price import Prices, predict_ms, typical
@@ -29,8 +29,14 @@ __all__ = ["METRICS", "Cheap", "Tried", "cheapen", "cost_of"]
 METRICS = CIRCUIT_METRICS
 """What a circuit can be planned for."""
 
+_SENSED = 64
+"""Images on which diagonals are ranked."""
+
 _FINALISTS = 3
 """Networks with fewer activations that are taught and compared; those that change the outputs least."""
+
+_COARSE = 0.1
+"""Noise that fewer bits may bring where they are an option, as a share of the standard deviation of results."""
 
 _DECIDING = 200
 """Images that decide, at most."""
@@ -68,6 +74,8 @@ class Cheap:
         Cost of the whole circuit by metric, ``after`` that of this one.
     tried
         All ways that were compared.
+    steps
+        Of a joint plan: each step alone, and all together.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Cheap:
     before: dict[str, float]
     after: dict[str, float]
     tried: list[Tried]
+    steps: list[StepRow] = field(default_factory=list)
 
 
 def cost_of(circuit: Circuit, prices: Prices) -> dict[str, float]:
@@ -114,6 +123,8 @@ def cheapen(
     steps: int = 400,
     shift: int = 1,
     seed: int = 0,
+    joint: bool = False,
+    apart: Tensor | None = None,
     progress: Progress = SILENT,
 ) -> Cheap:
     """A circuit within a budget that says what the network says as well as can be.
@@ -137,6 +148,11 @@ def cheapen(
         Of operations by parameters: measured ones, or typical ones.
     steps, shift, seed
         Of teaching.
+    joint
+        Let diagonals go in any case, with and without other degrees, and allow fewer bits where a smaller ring then
+        does; the result also tells what each step does alone.
+    apart
+        Images on which that is told; by default those that decide between ways.
 
     Raises
     ------
@@ -161,19 +177,26 @@ def cheapen(
         before = _levels(network)
         found_ways = plan_degrees(network, some, wanted, budget, _levels)
     limits = {b.metric: b.value * before[b.metric] for b in budgets if b.relative} | fixed
-    made = [_packed(way, images) for way in {way.key: way for way in found_ways}.values()]
-    made = sorted((one for one in made if one is not None), key=lambda one: one.way.distortion)
+    made = _made({way.key: way for way in found_ways}.values(), images, joint)
     fits = [one for one in made if _within(one.cost(prices), limits)][:_FINALISTS]
-    found = [judge.teach(one) for one in fits] or _cut(made, judge, budget, before, prices)
+    found = [judge.teach(one) for one in fits]
+    if joint or not found:
+        told = {one.key for one in fits}
+        rest = [one for one in made if one.key not in told] if joint else made
+        found += _cut(rest, judge, budget, before, prices, needed=not found, taught=joint)
     if not found:
         raise FewerError(
             f"the budget {budget} cannot be met by any circuit that fits into a ring of 128 bits of security"
         )
     best = min(found, key=lambda one: one.loss)
     tried = [Tried(one.name, one.cost(prices), one.loss) for one in sorted(found, key=lambda one: one.loss)]
-    told = {one.way.key for one in fits}
-    tried += [Tried(one.name, one.cost(prices), None) for one in made if one.way.key not in told]
-    return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried)
+    told = {one.key for one in fits}
+    tried += [Tried(one.name, one.cost(prices), None) for one in made if one.key not in told]
+    other = next((one for one in fits if one.way.changed and not one.fewer_bits), None)
+    if joint and apart is not None:
+        judge = replace(judge, held=apart, answers=answers_of(model, network, apart))
+    alone = _steps(network, images, made, best, other, judge, prices) if joint else []
+    return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried, alone)
 
 
 def _levels(network: Network) -> dict[str, float]:
@@ -185,12 +208,52 @@ def _priced(made: tuple[Circuit, Parameters], prices: Callable[[Parameters], Pri
     return made[0], prices(made[1])
 
 
-def _packed(way: Way, images: Tensor) -> _Made | None:
+def _made(ways: Iterable[Way], images: Tensor, joint: bool) -> list[_Made]:
+    """Circuits of all ways that fit into a ring, the least distortion first; with fewer bits if that is an option."""
+    found = []
+    for way in ways:
+        one = _packed(way, images)
+        found += [one] if one is not None else []
+        coarse = _packed(way, images, _COARSE) if joint else None
+        if coarse is not None and (one is None or coarse.parameters.degree < one.parameters.degree):
+            found.append(replace(coarse, fewer_bits=True))
+    return sorted(found, key=lambda one: (one.way.distortion, one.fewer_bits))
+
+
+def _packed(way: Way, images: Tensor, noise: float = NOISE) -> _Made | None:
     """Its circuit, or None where it is too deep or too large."""
     try:
-        return _Made(way, *pack_within(way.network, images))
+        return _Made(way, *pack_within(way.network, images, noise=noise))
     except FewerError:
         return None
+
+
+def _steps(
+    network: Network,
+    images: Tensor,
+    made: Sequence[_Made],
+    best: _Made,
+    other: _Made | None,
+    judge: _Judge,
+    prices: Callable[[Parameters], Prices],
+) -> list[StepRow]:
+    """What each step of the best plan does without the others."""
+    whole = next((one for one in made if not one.way.changed and not one.fewer_bits), None)
+    whole = whole or _Made(Way({}, network, 0.0), *pack_within(network, images))
+    start = next(one for one in made if one.key == best.key)
+    coarse = next((one for one in made if not one.way.changed and one.fewer_bits), None)
+    plan = Joint(
+        whole=(whole.circuit, whole.parameters),
+        start=(start.circuit, start.parameters),
+        end=(best.circuit, best.parameters),
+        coarse=None if coarse is None else (coarse.circuit, coarse.parameters),
+        degrees=best.way.name if best.way.changed else "",
+        cut=best.share,
+        fewer_bits=best.fewer_bits,
+        taught=bool(judge.steps),
+        other=None if other is None else ((other.circuit, other.parameters), other.way.name),
+    )
+    return step_rows(plan, judge.known[:_SENSED].numpy(), judge.held.numpy(), judge.answers.numpy(), prices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +265,19 @@ class _Made:
     parameters: Parameters
     loss: float = float("inf")
     more: str = ""
+    fewer_bits: bool = False
+    share: float = 1.0  # of the time, that is left when diagonals have gone
 
     @property
     def name(self) -> str:
-        return self.way.name + self.more
+        return (
+            self.way.name + (f", numbers of {self.parameters.scale_bits} bits" if self.fewer_bits else "") + self.more
+        )
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells ways and their bits apart."""
+        return *self.way.key, self.fewer_bits
 
     def cost(self, prices: Callable[[Parameters], Prices]) -> dict[str, float]:
         return cost_of(self.circuit, prices(self.parameters))
@@ -235,8 +307,9 @@ class _Judge:
         held, answers = images[rest][:_DECIDING], wanted[rest][:_DECIDING]
         return cls(model, images[:cut], wanted[:cut], held, answers, steps, shift, seed, progress)
 
-    def loss(self, circuit: Circuit) -> float:
-        said = np.concatenate([circuit.run(part.numpy()) for part in self.held.split(20)])
+    def loss(self, circuit: Circuit, parameters: Parameters | None = None) -> float:
+        """With the noise of the arithmetic where parameters are given."""
+        said = said_by(circuit, self.held.numpy(), parameters)
         return float(agreement_loss(torch.from_numpy(said).float(), self.answers, float(self.wanted.std())))
 
     def teach(self, one: _Made) -> _Made:
@@ -247,7 +320,7 @@ class _Judge:
                 steps=self.steps, shift=self.shift, seed=self.seed, progress=self.progress,
             )  # fmt: skip
         circuit = pack_stages(stages_of(network), network.shape, one.parameters.slots)
-        return replace(one, circuit=circuit, loss=self.loss(circuit))
+        return replace(one, circuit=circuit, loss=self.loss(circuit, one.parameters if one.fewer_bits else None))
 
 
 def _cut(
@@ -256,23 +329,35 @@ def _cut(
     budget: str,
     before: dict[str, float],
     prices: Callable[[Parameters], Prices],
+    *,
+    needed: bool = True,
+    taught: bool = False,
 ) -> list[_Made]:
-    """Diagonals go, too: from the whole network, and from those without activations that change least."""
+    """Diagonals go, too: from the whole network, and from those without activations that change least.
+
+    ``taught``: networks with other degrees learn before diagonals go, and not only after that. ``needed``: it is an
+    error when the budget cannot be met so.
+    """
     found: list[_Made] = []
     refused: FewerError | None = None
     for one in made[:_FINALISTS]:
         try:
-            circuit = shrink(one.circuit, judge.known[:64].numpy(), budget, prices(one.parameters), before).circuit
+            if taught:
+                one = judge.teach(one)
+            cut = shrink(one.circuit, judge.known[:_SENSED].numpy(), budget, prices(one.parameters), before)
         except FewerError as error:
             refused = error
             continue
+        circuit = cut.circuit
         if judge.steps:
             circuit = teach_circuit(
                 circuit, judge.known, judge.wanted,
                 steps=max(1, judge.steps // 2), seed=judge.seed, progress=judge.progress,
             )  # fmt: skip
-        found.append(replace(one, circuit=circuit, loss=judge.loss(circuit), more=", fewer diagonals"))
-    if not found and refused is not None:
+        loss = judge.loss(circuit, one.parameters if one.fewer_bits else None)
+        share = cut.predicted_ms / max(cut.before_ms, 1e-12)
+        found.append(replace(one, circuit=circuit, loss=loss, more=", fewer diagonals", share=share))
+    if not found and needed and refused is not None:
         raise refused
     return found
 

@@ -101,7 +101,7 @@ class Linear:
         return cls(name, found, bias, folds, slots, plan_rotations(found, slots))
 
     def counts(self) -> dict[str, int]:
-        """Operations: plaintext products, rotations, additions, rescalings."""
+        """Operations: plaintext products, rotations, additions, rescalings, additions of vectors in the clear."""
         outs = len(self.bias)
         rotations = self.plan.rotations + sum(len(hops(f, self.slots)) for f in self.folds) * outs
         return {
@@ -109,6 +109,7 @@ class Linear:
             "rotate": rotations,
             "add": len(self.diagonals) + len(self.folds) * outs,
             "rescale": outs,
+            "add_plain": outs,
         }
 
     def turns(self) -> set[int]:
@@ -157,7 +158,8 @@ class Square:
     def counts(self) -> dict[str, int]:
         """Operations."""
         found = {"square": self.outputs}
-        return {**found, "rescale": self.outputs} if self.rescaled else found
+        found |= {"rescale": self.outputs} if self.rescaled else {}
+        return found | ({} if self.add is None else {"add_plain": self.outputs})
 
     def turns(self) -> set[int]:
         """No rotation."""
@@ -223,6 +225,16 @@ class Circuit:
     def starts(self) -> list[int]:
         """Levels that are used up where each step starts."""
         return self._along[1]
+
+    def lowered(self) -> list[list[int]]:
+        """Of each step: levels used up by the ciphertexts that it reads from above, which are brought down first."""
+        ends = {INPUT: 0, **{i: used for i, (_, used) in enumerate(self.depth())}}
+        counts = {INPUT: self.input_ciphertexts}
+        counts |= {i: len(s.bias) if isinstance(s, Linear) else s.outputs for i, s in enumerate(self.steps)}
+        return [
+            [ends[s] for s in sources for _ in range(counts[s]) if ends[s] < start]
+            for sources, start in zip(self.sources(), self.starts(), strict=True)
+        ]
 
     def depth(self) -> list[tuple[str, int]]:
         """``(layer, levels used after it)``."""

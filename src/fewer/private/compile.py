@@ -17,9 +17,9 @@ from fewer.private.reading import read_network
 from fewer.private.security import MODULUS_BITS, Parameters, parameters_for
 from fewer.private.stages import IMAGE, Stage, stages_of
 
-__all__ = ["approximate_activations", "compile_circuit", "kinds_of", "pack_within"]
+__all__ = ["NOISE", "approximate_activations", "compile_circuit", "kinds_of", "pack_within"]
 
-_NOISE = 0.02
+NOISE = 0.02
 """Standard deviation of the noise at most, as a share of that of the results."""
 
 _SHOWN = 200
@@ -109,7 +109,9 @@ def kinds_of(network: Network) -> list[str]:
     return kinds_along(_skeleton(stages_of(network)))[0]
 
 
-def pack_within(network: Network, images: Tensor, *, degree: int | None = None) -> tuple[Circuit, Parameters]:
+def pack_within(
+    network: Network, images: Tensor, *, degree: int | None = None, noise: float = NOISE
+) -> tuple[Circuit, Parameters]:
     """A circuit and the smallest secure parameters whose noise does not drown its results.
 
     The noise is that of the simulator on two images. Where it is more than a fiftieth of how far results lie apart, the
@@ -123,6 +125,8 @@ def pack_within(network: Network, images: Tensor, *, degree: int | None = None) 
         [N, channels, height, width]; the first ones say how large results are.
     degree
         Of the ring, at least.
+    noise
+        Standard deviation of the noise at most, as a share of that of the results.
 
     Raises
     ------
@@ -155,7 +159,7 @@ def pack_within(network: Network, images: Tensor, *, degree: int | None = None) 
                 raise
             return found  # the largest ring that there is
         found = made, parameters
-        noise = max(noise_of(*found, image) for image in images[:2].numpy())
-        if noise <= _NOISE * (float(results.std()) or float(np.abs(results).max())):
+        there = max(noise_of(*found, image) for image in images[:2].numpy())
+        if there <= noise * (float(results.std()) or float(np.abs(results).max())):
             return found
         slots = parameters.slots * 2

@@ -69,6 +69,7 @@ class Runner:
         self._last = {s: i for i, sources in enumerate(self._sources) for s in sources}
         self._counts = [len(s.bias) if isinstance(s, Linear) else s.outputs for s in circuit.steps]
         self._weights = self._encoded()
+        self._added: dict[tuple[int, int], tuple[float, Any]] = {}  # encoded by the first query, for all others
 
     def _encoded(self) -> list[dict[tuple[int, int, int], Any]]:
         """Every diagonal at the scale that brings its product to the scale of all others."""
@@ -104,12 +105,12 @@ class Runner:
             start = time.thread_time()
             x = [self._at(c, self._levels[i]) for s in self._sources[i] for c in there[s]]
             if isinstance(step, Linear):
-                x = self._linear(step, weights, x)
+                x = self._linear(i, step, weights, x)
             else:
                 x = [self.backend.square(c) for c in x]
                 x = [self.backend.rescale(c) for c in x] if step.rescaled else x
                 if step.add is not None:
-                    x = [self.backend.add_plain(c, step.add) for c in x]
+                    x = [self._add(c, (i, out), step.add) for out, c in enumerate(x)]
             self.seconds.append(time.thread_time() - start)
             there = {s: c for s, c in [*there.items(), (i, x)] if self._last.get(s, i) > i or s == i}
             if watch is not None:
@@ -119,7 +120,15 @@ class Runner:
     def _at(self, x: Any, level: int) -> Any:
         return x if self.backend.level(x) == level else self.backend.lower(x, level)
 
-    def _linear(self, step: Linear, weights: dict, x: list[Any]) -> list[Any]:
+    def _add(self, x: Any, where: tuple[int, int], values: np.ndarray) -> Any:
+        scale = self.backend.scale(x)
+        known = self._added.get(where)
+        if known is None or known[0] != scale:
+            known = scale, self.backend.encode_like(x, values)
+            self._added.setdefault(where, known)  # one for each, whatever scales are sent
+        return self.backend.add_plain(x, known[1])
+
+    def _linear(self, i: int, step: Linear, weights: dict, x: list[Any]) -> list[Any]:
         backend, slots = self.backend, self.circuit.slots
         turned = {(s, 0): c for s, c in enumerate(x)}
         for source, babies in step.plan.babies.items():
@@ -139,7 +148,7 @@ class Runner:
                 total = self._rotate(total, path)
             for fold in step.folds:  # before the rescaling, where a rotation's noise is nothing beside the scale
                 total = backend.add(total, self._rotate(total, hops(fold, slots)))
-            results.append(backend.add_plain(backend.rescale(total), bias))
+            results.append(self._add(backend.rescale(total), (i, out), bias))
         return results
 
     def _rotate(self, x: Any, path: Sequence[int]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fewer.private.cheapen import Tried
 from fewer.private.circuit import Circuit
-from fewer.private.price import Prices, step_ms
+from fewer.private.price import Prices, message_ms, predict_ms, step_ms
 from fewer.private.security import Parameters
 from fewer.private.trial import Depth, Trial
 from fewer.private.verdict import decisions
@@ -32,8 +32,9 @@ def layers_table(title: str, circuit: Circuit, prices: Prices, trial: Trial) -> 
     rows = []
     for step, guess, got in zip(circuit.steps, predicted, measured, strict=True):
         rows.append([step.name, *_counts(step.counts()), str(step.levels), f"{guess:.0f}", got])
-    whole = f"{trial.ms:.0f}" if trial.encrypted else "-"
-    rows.append(["all", *_counts(circuit.counts()), str(circuit.levels), f"{sum(predicted):.0f}", whole])
+    message, whole = (f"{ms:.0f}" if trial.encrypted else "-" for ms in (trial.message_ms, trial.ms))
+    rows.append(["read and write", "", "", "", "", f"{message_ms(circuit, prices):.0f}", message])
+    rows.append(["all", *_counts(circuit.counts()), str(circuit.levels), f"{predict_ms(circuit, prices):.0f}", whole])
     return Table(title=title, head=head, rows=rows)
 
 
@@ -81,6 +82,43 @@ def _loss(loss: float | None) -> str:
     return "over the budget, or not among the best three" if loss is None else f"{loss:.3f}"
 
 
+def steps_section(steps: Sequence[Mapping[str, Any]], budget: str, apart: bool) -> Section:
+    """Each step of a joint plan alone and all together, of :class:`~fewer.private.joint.StepRow`."""
+    whole = steps[0]["ms"]
+
+    def words(row: Mapping[str, Any]) -> list[str]:
+        if row["ms"] is None:
+            return [row["name"], "-", "-", "-", f"not alone: {row['note']}"]
+        return [row["name"], f"{row['ms']:.0f}", f"{row['ms'] / whole:.2f}", f"{row['distance']:.3g}", row["note"]]
+
+    there = [row for row in steps if row["ms"] is not None]
+    places = [float(i + 1) for i in range(len(there))]
+    chart = Chart(
+        title="Time and distance of each step",
+        x="row of the table that has a time",
+        y="share",
+        series=[
+            Series(label="time, share of the whole circuit", x=places, y=[row["ms"] / whole for row in there]),
+            Series(label="distance from the network", x=places, y=[row["distance"] for row in there]),
+        ],
+    )
+    head = ["step", "ms predicted", "share of the time", "distance from the network", "note"]
+    return Section(
+        name="steps",
+        title="Each step alone, and all together",
+        tables=[Table(head=head, rows=[words(row) for row in steps])],
+        charts=[chart],
+        words=[
+            f"Functions, diagonals and bits were planned together for {budget}. Steps alone stand in the order in "
+            "which they help: first what adds least distance for the time that it saves. They are not taught and need "
+            "not meet the budget.",
+            f"Distance: squared, from the network's own results over their spread, on images {_apart(apart)}. Bits of "
+            "weights take no time here: products cost the same for all of them. Bits of the encrypted numbers do, "
+            "where a smaller ring is enough for them.",
+        ],
+    )
+
+
 def circuit_page(
     name: str, circuit: Circuit, parameters: Parameters, prices: Prices, trial: Trial, facts: Mapping[str, Any]
 ) -> Page:
@@ -101,7 +139,7 @@ def circuit_page(
     """
     seal = trial.encrypted
     where = "encrypted" if seal else "simulated"
-    total = sum(step_ms(circuit, prices))
+    total = predict_ms(circuit, prices)
     tiles = [
         _near(facts),
         Tile(
@@ -145,10 +183,13 @@ def circuit_page(
     )
 
 
+def _apart(apart: bool) -> str:
+    return "that nothing was fitted to" if apart else "that it was fitted to"
+
+
 def _near(facts: Mapping[str, Any]) -> Tile:
     """How near the circuit is to the network."""
-    apart = "that nothing was fitted to" if facts["apart"] else "that it was fitted to"
-    note = f"{facts['images']} images {apart}, in the clear"
+    note = f"{facts['images']} images {_apart(facts['apart'])}, in the clear"
     if facts["agreement"] is None:
         return Tile(
             name="squared distance from the network", value=f"{facts['distance']:.3g}", note=f"relative; {note}"
@@ -177,7 +218,8 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
                 f"Chosen: {told['way']}. Below are all ways that were compared, the least loss first; losses are "
                 "those after teaching, on images that did not teach."
             ],
-        )
+        ),
+        *([steps_section(told["steps"], told["budget"], facts["apart"])] if told.get("steps") else []),
     ]
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewer.private.circuit import Circuit
-from fewer.private.seal import Client, Evaluator, has_seal, make_keys
+from fewer.private.seal import Client, Evaluator, has_seal, make_keys, to_bytes
 from fewer.private.security import Parameters
 
-__all__ = ["TYPICAL", "Prices", "calibrate", "predict_ms", "prices_here", "step_ms", "typical"]
+__all__ = ["TYPICAL", "Prices", "calibrate", "message_ms", "predict_ms", "prices_here", "step_ms", "typical"]
 
-OPERATIONS = ("multiply_plain", "rotate", "square", "rescale", "add")
+OPERATIONS = ("multiply_plain", "rotate", "square", "rescale", "add", "add_plain", "lower", "load", "save")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def _line(first: float, slope: float) -> tuple[float, ...]:
     return tuple(first + slope * level for level in range(20))
 
 
-# products and additions grow with the primes, key switching with their square
+# products, additions and messages grow with the primes, key switching with their square
 TYPICAL = Prices(
     {
         "multiply_plain": _line(0.05, 0.05),
@@ -43,6 +43,10 @@ TYPICAL = Prices(
         "square": tuple(1.5 + 1.0 * (level + 1) + 0.25 * (level + 1) ** 2 for level in range(20)),
         "rescale": _line(0.5, 0.5),
         "add": _line(0.02, 0.02),
+        "add_plain": _line(0.01, 0.01),
+        "lower": _line(0.01, 0.01),
+        "load": _line(0.7, 0.7),
+        "save": _line(0.7, 0.7),
     },
     measured=False,
 )
@@ -78,7 +82,8 @@ def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
     secret, public = make_keys(parameters, [1])
     evaluator, client = Evaluator(parameters, **public), Client(parameters, secret)
     values = np.linspace(-0.5, 0.5, parameters.slots)
-    x = evaluator.load(client.encrypt(values))
+    sent = client.encrypt(values)
+    x = evaluator.load(sent)
     found: dict[tuple[str, int], list[float]] = {}
 
     def timed(name: str, level: int, work: Callable[[], object]) -> object:
@@ -90,6 +95,7 @@ def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
     end = time.perf_counter() + seconds
     while True:
         y = x
+        timed("load", parameters.levels, lambda: evaluator.load(sent))
         for level in range(parameters.levels, 0, -1):
             scale = parameters.input_bits if level == parameters.levels else parameters.scale_bits
             weights = evaluator.encode_weights(values, level, 2.0**scale)
@@ -99,6 +105,11 @@ def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
             timed("add", level, lambda y=y: evaluator.add(y, y))
             z = timed("multiply_plain", level, lambda y=y, w=weights: evaluator.multiply_plain(y, w))
             y = timed("rescale", level, lambda z=z: evaluator.rescale(z))
+            plain = evaluator.encode_like(y, values)
+            timed("add_plain", level, lambda y=y, p=plain: evaluator.add_plain(y, p))
+            if level > 1:
+                timed("lower", level - 1, lambda y=y, to=level - 2: evaluator.lower(y, to))
+        timed("save", 0, lambda y=y: to_bytes(y))
         timed("rotate", 0, lambda y=y: evaluator.rotate(y, 1))
         timed("add", 0, lambda y=y: evaluator.add(y, y))
         if time.perf_counter() > end:
@@ -132,6 +143,15 @@ def prices_here(seconds: float = 5.0) -> Callable[[Parameters], Prices]:
     return look_up
 
 
+def message_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> float:
+    """Predicted milliseconds in which a server reads the ciphertexts of a query and writes that of its answer.
+
+    Both are packed and checked, which a small circuit feels; ``levels`` as in :func:`step_ms`.
+    """
+    top = circuit.levels if levels is None else levels
+    return circuit.input_ciphertexts * prices.at("load", top) + prices.at("save", top - circuit.levels)
+
+
 def step_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> list[float]:
     """Predicted milliseconds of each step.
 
@@ -147,10 +167,11 @@ def step_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> list
     top = circuit.levels if levels is None else levels
     return [
         sum(n * prices.at(name, top - start) for name, n in step.counts().items())
-        for step, start in zip(circuit.steps, circuit.starts(), strict=True)
+        + sum(prices.at("lower", top - used) for used in lowered)
+        for step, start, lowered in zip(circuit.steps, circuit.starts(), circuit.lowered(), strict=True)
     ]
 
 
 def predict_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> float:
-    """Predicted milliseconds of one query."""
-    return sum(step_ms(circuit, prices, levels))
+    """Predicted milliseconds of one query on the server: its steps, and what is read and written."""
+    return sum(step_ms(circuit, prices, levels)) + message_ms(circuit, prices, levels)

@@ -203,9 +203,9 @@ class _Reader:
                 raise FewerError(f"{name!r} reads what {self.points.hidden[value.key]} gives, which no circuit has")
         if kind in ("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
             self._norm(node, name, args)
-        elif kind == "getitem" and args[0].key in {c.key for c in self.calls if c.kind in ("scale_shift", *_POOLS)}:
+        elif kind == "getitem" and args[0].key in {c.key for c in self.calls if c.kind in _FIRST} | self.maxima:
             self.known[node.name] = args[0]  # operations of which only the first result counts
-        elif kind in _MAXIMA:
+        elif kind in _MAXIMA or _over_places(node, kind, args):
             self._maximum(node, name, kind, args)
         elif kind == "prelu" and isinstance(args[1], Held):
             self._prelu(node, name, args)
@@ -268,7 +268,11 @@ class _Reader:
     def _maximum(self, node: Any, name: str, kind: str, args: Any) -> None:
         """The average in place of the maximum; where it stands in front of an activation is decided at the end."""
         shape = _shape_of(node)
-        if kind.startswith("adaptive"):
+        target: Any
+        given: Any
+        if kind in ("amax", "max"):
+            new, target, given = "mean", aten.mean.dim, (args[0], _listed(args[1]), len(args) > 2 and bool(args[2]))
+        elif kind.startswith("adaptive"):
             new = kind.replace("max", "avg")
             target, given = getattr(aten, new).default, args[:2]
         else:
@@ -306,7 +310,10 @@ class _Reader:
         """The network."""
         results = places_of(self._resolved(tuple(node.args)), Value)
         if len(results) != 1:
-            raise FewerError(f"{what} gives {len(results)} results that depend on the image; a circuit gives one")
+            raise FewerError(
+                f"{what} gives {len(results)} results that depend on the image; a circuit gives one: wrap the network "
+                "so that it returns one of them, or torch.cat of all, each flattened from dimension 1 on"
+            )
         calls, result, left = left_at_the_end(self.calls, str(results[0].key), self.called, MOVES)
         calls = _needed(calls, result)
         for call in calls:
@@ -324,7 +331,16 @@ class _Reader:
 
 
 _POOLS = ("avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool1d")
+_FIRST = ("scale_shift", *_POOLS)
 _MAXIMA = ("max_pool2d", "max_pool1d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool1d")
+
+
+def _over_places(node: Any, kind: str, args: Any) -> bool:
+    """Whether a maximum is that over places, as of a global pooling that is written out."""
+    if kind not in ("amax", "max") or len(args) < 2 or isinstance(args[1], (Value, Held)):
+        return False
+    size = len(_shape_of(node.args[0]))
+    return bool(_listed(args[1])) and all(d % size >= 2 for d in _listed(args[1]))
 
 
 def _needed(calls: list[Call], result: str) -> list[Call]:

@@ -222,11 +222,19 @@ class Evaluator:
         self._do.add(x, y, found)
         return found
 
-    def add_plain(self, x: Any, values: np.ndarray) -> Any:
-        """A vector in the clear, encoded at the ciphertext's own scale."""
-        found = self._ciphertext(self._context)
+    def scale(self, x: Any) -> float:
+        """What the numbers of a ciphertext are multiplied with."""
         scale: Any = x.scale() if callable(x.scale) else x.scale
-        self._do.add_plain(x, self._encode(values, self.level(x), scale), found)
+        return float(scale)
+
+    def encode_like(self, x: Any, values: np.ndarray) -> Any:
+        """A vector in the clear, at a ciphertext's own level and scale."""
+        return self._encode(values, self.level(x), self.scale(x))
+
+    def add_plain(self, x: Any, plain: Any) -> Any:
+        """A vector that was encoded like the ciphertext."""
+        found = self._ciphertext(self._context)
+        self._do.add_plain(x, plain, found)
         return found
 
     def lower(self, x: Any, level: int) -> Any:

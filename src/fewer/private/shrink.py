@@ -14,7 +14,7 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.private.circuit import Circuit, Linear
 from fewer.private.packing import split
-from fewer.private.price import TYPICAL, Prices, step_ms
+from fewer.private.price import TYPICAL, Prices, message_ms, predict_ms, step_ms
 
 __all__ = ["SHARES", "Shrunk", "rank_diagonals", "sense_circuit", "shrink"]
 
@@ -137,7 +137,11 @@ def sense_circuit(
         )
     squares = [i for i, s in enumerate(circuit.steps) if not isinstance(s, Linear)]
     taken = sum(circuit.steps[i].levels for i in squares)
-    fixed = {"he": sum(base[i] for i in squares), "rotations": 0.0, "levels": float(taken)}
+    fixed = {
+        "he": sum(base[i] for i in squares) + message_ms(circuit, prices),
+        "rotations": 0.0,
+        "levels": float(taken),
+    }
     return CurveSet(tuple(curves), fixed=fixed), made
 
 
@@ -197,8 +201,8 @@ def shrink(
     return Shrunk(
         new,
         {c.unit.name: str(c.options[k]) for c, k in zip(curves.curves, plan.choice, strict=True)},
-        sum(step_ms(circuit, prices)),
-        sum(step_ms(new, prices)),
+        predict_ms(circuit, prices),
+        predict_ms(new, prices),
         float(plan.distortion),
         float(((got - wanted) ** 2).sum() / (wanted**2).sum()),
     )

@@ -115,9 +115,18 @@ class Simulator:
             raise FewerError(f"ciphertexts of levels {x.level} and {y.level} cannot be added")
         return Simulated(x.slots + y.slots, x.level, np.hypot(x.noise, y.noise), x.scale)
 
-    def add_plain(self, x: Simulated, values: np.ndarray) -> Simulated:
+    def scale(self, x: Simulated) -> float:
+        """What numbers are multiplied with."""
+        return x.scale
+
+    def encode_like(self, x: Simulated, values: np.ndarray) -> np.ndarray:
+        """The vector itself: its rounding is nothing beside the noise."""
+        return values
+
+    def add_plain(self, x: Simulated, plain: np.ndarray) -> Simulated:
         """A vector in the clear."""
-        return Simulated(x.slots + values, x.level, x.noise, x.scale)
+        self._count("add_plain", x)
+        return Simulated(x.slots + plain, x.level, x.noise, x.scale)
 
     def rotate(self, x: Simulated, turn: int) -> Simulated:
         """Slots to the left."""
@@ -127,6 +136,7 @@ class Simulator:
 
     def lower(self, x: Simulated, level: int) -> Simulated:
         """The same numbers at a lower level."""
+        self._count("lower", x)
         return replace(x, level=level)
 
     def level(self, x: Simulated) -> int:

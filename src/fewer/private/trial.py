@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +53,13 @@ class Trial:
     scores, clear
         Results [N, outputs], decrypted and of the same circuit in the clear.
     seconds
-        Processor time of each query on the server, without encryption and decryption.
+        Processor time of the steps of each query, without what is read and written.
     step_ms
         Median of each step.
     depths
         Of the first image.
+    message_ms
+        Median of reading a query and writing its answer, which a server does, too.
     query_bytes, answer_bytes
         Of one image.
     """
@@ -67,6 +70,7 @@ class Trial:
     seconds: np.ndarray
     step_ms: list[float]
     depths: list[Depth]
+    message_ms: float = 0.0
     query_bytes: int = 0
     answer_bytes: int = 0
 
@@ -82,8 +86,8 @@ class Trial:
 
     @property
     def ms(self) -> float:
-        """Median of one query."""
-        return 1e3 * float(np.median(self.seconds))
+        """Median of one query on the server."""
+        return 1e3 * float(np.median(self.seconds)) + self.message_ms
 
 
 class _Seal:
@@ -94,14 +98,20 @@ class _Seal:
         self.backend: Any = Evaluator(parameters, **public)
         self._client = Client(parameters, secret)
         self.sizes = [0, 0]
+        self.messages: list[float] = []
 
     def encrypt(self, slots: np.ndarray) -> list[Any]:
         sent = [self._client.encrypt(v) for v in slots]
         self.sizes[0] = sum(map(len, sent))
-        return [self.backend.load(one) for one in sent]
+        start = time.thread_time()
+        found = [self.backend.load(one) for one in sent]
+        self.messages.append(time.thread_time() - start)
+        return found
 
     def decrypt(self, x: Any) -> np.ndarray:
+        start = time.thread_time()
         data = to_bytes(x)
+        self.messages[-1] += time.thread_time() - start
         self.sizes[1] = len(data)
         return self._client.decrypt(data)
 
@@ -112,6 +122,7 @@ class _Simulated:
     def __init__(self, parameters: Parameters, seed: int) -> None:
         self.backend = Simulator(parameters, seed)
         self.sizes = [0, 0]
+        self.messages = [0.0]
 
     def encrypt(self, slots: np.ndarray) -> list[Any]:
         return [self.backend.encrypt(v) for v in slots]
@@ -168,6 +179,7 @@ def try_circuit(
             sent = party.encrypt(circuit.pack(image))
             if i == 0:  # a run of its own, as looking between the steps warms up caches
                 depths = _look(circuit, parameters, runner, party, sent, circuit.pack(image))
+                sent = party.encrypt(circuit.pack(image))  # a query of its own, of which one answer is written
             result = runner(sent)
             scores.append(circuit.unpack(party.decrypt(result)))
             seconds.append(sum(runner.seconds))
@@ -175,7 +187,8 @@ def try_circuit(
             stage.advance()
     step_ms = (1e3 * np.median(np.array(steps), axis=0)).tolist()
     encrypted = isinstance(party, _Seal)
-    return Trial(encrypted, np.stack(scores), clear, np.array(seconds), step_ms, depths, party.sizes[0], party.sizes[1])
+    message = 1e3 * float(np.median(party.messages[-len(seconds) :]))
+    return Trial(encrypted, np.stack(scores), clear, np.array(seconds), step_ms, depths, message, *party.sizes)
 
 
 def _look(

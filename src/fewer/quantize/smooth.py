@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.kernels.copies import copied_module
 from fewer.models.running import Forward, call, evaluating, tensors_of
 
 __all__ = ["exact_factors", "readers_of_norms", "smooth_norm", "smoothed", "smoothing_factors"]
@@ -193,7 +193,7 @@ def smoothed(
     readers = readers_of_norms(model, example, forward)
     if not readers:
         return model, {}
-    result = copy.deepcopy(model)
+    result = copied_module(model)
     with evaluating(model), evaluating(result):
         wanted = tensors_of(call(model, example, forward))
 

@@ -89,6 +89,12 @@ def _train_presets() -> dict[str, str]:
     return {f"{task}: {name}": preset_note(name, task) for task in TASKS for name in preset_names(task)}
 
 
+def _circuit_presets() -> dict[str, str]:
+    from fewer.presets import preset_names, preset_note
+
+    return {name: preset_note(name, "private") for name in preset_names("private")}
+
+
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
     "published": "fewer.compensate.published:PUBLISHED",
@@ -116,6 +122,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "allocators": _allocators,
     "selection": _selection,
     "train-presets": _train_presets,
+    "circuit-presets": _circuit_presets,
     "networks": _networks,
 }
 

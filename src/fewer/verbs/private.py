@@ -34,6 +34,7 @@ def private_compile(
     degree: int = 2,
     steps: int = 0,
     budget: str | None = None,
+    joint: bool = False,
     seed: int = 0,
     heldout: float = 0.25,
     overwrite: bool = False,
@@ -59,6 +60,9 @@ def private_compile(
     budget
         ``he=0.5x`` of the time, ``rotations=80``, ``levels=3``, or several: a cheaper circuit, see
         :func:`~fewer.private.cheapen.cheapen`. Operations are timed for some seconds where TenSEAL is installed.
+    joint
+        Plan degrees of activations, diagonals and bits together for the budget, and tell what each of these steps does
+        alone.
     seed
         Of that.
     heldout
@@ -98,13 +102,15 @@ def private_compile(
         raise FewerError(f"steps of teaching are 0 or more, not {steps}")
     if budget is not None:
         check_budget(budget)
+    elif joint:
+        raise FewerError("a joint plan is made for a budget; give one, for example he=0.5x")
     with CircuitFolder.create(out, overwrite=overwrite) as folder:
         loaded = load_untouched(model)
         loaded.model.eval()
         x, skipped = (images, []) if isinstance(images, torch.Tensor) else _images(images, loaded, seed)
         _check_images(x)
         told = progress or usual_progress()
-        network, circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, heldout, told)
+        network, circuit, parameters, facts = _compiled(loaded, x, degree, steps, (budget, joint), seed, heldout, told)
         facts["skipped"] = skipped
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
         mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
@@ -130,7 +136,14 @@ def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str
 
 
 def _compiled(
-    loaded: Any, images: Any, degree: int, steps: int, budget: str | None, seed: int, heldout: float, progress: Any
+    loaded: Any,
+    images: Any,
+    degree: int,
+    steps: int,
+    budget: tuple[str | None, bool],
+    seed: int,
+    heldout: float,
+    progress: Any,
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """The network with polynomials, its circuit, parameters, and what is told of it."""
     from fewer.private.adapt import adapt, answers_of
@@ -143,12 +156,14 @@ def _compiled(
     network = approximate_activations(read_network(loaded.model, x[:1]), x, degree)
     if steps:
         network = adapt(loaded.model, network, x, steps=steps, seed=seed, progress=progress)
-    if budget is None:
+    if budget[0] is None:
         circuit, parameters = pack_within(network, x)
         more: dict[str, Any] = {}
         said = network(judging).numpy()
     else:
-        circuit, parameters, more = _cheaper(loaded.model, network, x, budget, steps, seed, progress)
+        circuit, parameters, more = _cheaper(
+            loaded.model, network, x, (budget[0], budget[1]), judging, steps, seed, progress
+        )
         said = np.concatenate([circuit.run(part.numpy()) for part in judging[:_JUDGED].split(20)])
     wanted = answers_of(loaded.model, network, judging[: len(said)]).double().numpy()
     return (
@@ -198,14 +213,27 @@ def _check_images(x: Any) -> None:
 
 
 def _cheaper(
-    model: Any, network: Any, images: Any, budget: str, steps: int, seed: int, progress: Any
+    model: Any,
+    network: Any,
+    images: Any,
+    planned: tuple[str, bool],
+    judging: Any,
+    steps: int,
+    seed: int,
+    progress: Any,
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """A circuit within a budget, its parameters, and what to report of it."""
+    """A circuit within a budget, joint or not, its parameters, and what to report of it."""
+    from dataclasses import asdict
+
     from fewer.private.cheapen import cheapen
     from fewer.private.price import prices_here
 
+    budget, joint = planned
     prices = prices_here()
-    found = cheapen(model, network, images, budget, prices=prices, steps=steps, seed=seed, progress=progress)
+    found = cheapen(
+        model, network, images, budget, prices=prices, steps=steps, seed=seed, joint=joint,
+        apart=judging[:_JUDGED], progress=progress,
+    )  # fmt: skip
     told = {
         "budget": budget,
         "way": found.name,
@@ -213,6 +241,7 @@ def _cheaper(
         "after": found.after,
         "measured": prices(found.parameters).measured,
         "tried": [{"way": t.name, "cost": t.cost, "loss": t.loss} for t in found.tried],
+        **({"steps": [asdict(row) for row in found.steps]} if joint else {}),
     }
     return found.circuit, found.parameters, {"cheaper": told}
 

@@ -19,6 +19,7 @@ from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import Question, read_questions, write_questions
 from fewer.tasks.quality.records import Record, read_records, write_records
 from fewer.tasks.quality.settings import EvaluateSettings, TuneSettings
+from tests.support.transformers import need_transformers
 
 HEAD = "The first image: <image>\nThe second image: <image>\n"
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
@@ -176,7 +177,7 @@ def test_the_order_of_two_images_is_seen_and_one_image_is_as_before() -> None:
     from fewer.tasks.quality.encoders import QualityEncoder
     from fewer.tasks.quality.model import QualityModel
 
-    transformers = pytest.importorskip("transformers", reason="a language model needs the extra fewer[tune]")
+    transformers = need_transformers()
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2

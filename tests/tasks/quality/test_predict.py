@@ -44,7 +44,7 @@ def test_a_prediction_that_ended_midway_goes_on(talk, monkeypatch):  # noqa: F81
     assert set(found.rows) == {"a ä.png", "deep/b.png", "c.png"}
     assert asked == ["a ä.png", "broken.png", "c.png", "broken.png", "c.png", "deep/b.png"]
     reasons = dict(found.skipped)
-    assert "cannot be read" in reasons["broken.png"] and ".heic are not read" in reasons["phone.heic"]
+    assert "cannot identify" in reasons["broken.png"] and ".heic are not read" in reasons["phone.heic"]
     assert not (talk / "told" / ".descriptions.jsonl").exists()
     again = fewer.predict(talk / "run", photos, out=talk / "told", task="quality", resume=True)
     assert again.rows == found.rows and again.skipped == found.skipped and len(asked) == 6
@@ -89,6 +89,17 @@ def test_a_model_that_never_saw_rating_words_still_describes(talk):  # noqa: F81
     (talk / "mos.csv").write_text("0.png,3\n1.png,4\n")
     with pytest.raises(FewerError, match="never saw the words excellent, good"):
         fewer.evaluate(talk / "run", talk / "mos.csv", task="quality")
+    with pytest.raises(
+        FewerError, match=r"2 of 2 images that .*mos.csv names are not in .*give their folder with --images"
+    ):
+        fewer.evaluate(talk / "run", talk / "mos.csv", task="quality", images=str(talk / "photos"))
+    asked = [{"img_path": "none.png", "question": "Is it dark?", "candidates": ["Yes", "No"], "correct_ans": "No"}]
+    (talk / "q.json").write_text(json.dumps(asked))
+    with pytest.raises(FewerError, match=r"1 of 1 images that .*q.json names are not in"):
+        fewer.evaluate(talk / "run", talk / "q.json", task="quality")
+    (talk / "golden.json").write_text(json.dumps({"a": {"img_path": "none.png", "golden_desc": "It is dark."}}))
+    with pytest.raises(FewerError, match=r"1 of 1 images that .*golden.json names are not in"):
+        fewer.evaluate(talk / "run", talk / "golden.json", task="quality")
     with pytest.raises(FewerError, match="have no two images in common"):
         fewer.evaluate(talk / "told" / "descriptions.json", talk / "mos.csv", task="quality")
 

@@ -20,10 +20,11 @@ from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures
 from fewer.tasks.quality.told import learn_told, what_is_told
 from fewer.tasks.quality.words import PlainWords
+from tests.support.transformers import need_transformers
 from tests.tasks.quality.test_pretraining import scene
 from tests.tasks.quality.test_tuning import SMALL, talk  # noqa: F401
 
-transformers = pytest.importorskip("transformers", reason="a language model needs the extra fewer[tune]")
+transformers = need_transformers()
 
 
 def said(image: str, *turns: tuple[str, str]) -> Record:

@@ -15,8 +15,9 @@ from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import Question, write_questions
 from fewer.tasks.quality.records import Record, write_records
 from fewer.tasks.quality.settings import TuneSettings
+from tests.support.transformers import need_transformers
 
-transformers = pytest.importorskip("transformers", reason="a language model needs the extra fewer[tune]")
+transformers = need_transformers()
 tokenizers = pytest.importorskip("tokenizers", reason="the tiny tokenizer is made with tokenizers")
 
 TEXTS = "dark bright How is the light overall quality of this image ? good poor excellent fair bad . : USER ASSISTANT"
@@ -27,7 +28,7 @@ TEMPLATE = (
 )
 
 
-def tokenizer_of(marks: list[str]):
+def tokenizer_of(marks: list[str], image: str = "<image>"):
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
 
@@ -40,7 +41,7 @@ def tokenizer_of(marks: list[str]):
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": image},
         additional_special_tokens=["<u>", "<a>", *marks],
     )
 
@@ -212,7 +213,9 @@ def test_qwen_is_laid_out_by_its_own_processor(tmp_path: Path) -> None:
     from fewer.tasks.quality.seeing import open_seeing
 
     torch.manual_seed(0)
-    words = tokenizer_of(["<image>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"])
+    words = tokenizer_of(
+        ["<image>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"], "<|image_pad|>"
+    )
     mark = words.convert_tokens_to_ids
     config = transformers.Qwen2VLConfig(
         text_config={**TEXT, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},

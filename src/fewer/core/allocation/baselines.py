@@ -24,7 +24,7 @@ from fewer.core.errors import FewerError
 from fewer.core.methods import Method, MethodTable
 from fewer.core.plan import Allocation
 
-__all__ = ["BASELINES", "erk", "global_magnitude", "lamp", "uniform", "uniform_plus"]
+__all__ = ["BASELINES", "by_share", "erk", "global_magnitude", "lamp", "uniform", "uniform_plus"]
 
 _Budgets = str | Budget | Iterable[str | Budget]
 _Floor = Sequence[int] | np.ndarray | None
@@ -171,6 +171,30 @@ def lamp(curves: CurveSet, budgets: _Budgets, *, at_least: _Floor = None) -> All
     array([0, 1])
     """
     return _Rule(curves, budgets, at_least, "lamp").by_score("lamp")
+
+
+def by_share(curves: CurveSet, budgets: _Budgets, share: np.ndarray) -> Allocation:
+    """Keep a share of every unit that is proportional to a given one, for the largest common factor that fits.
+
+    Parameters
+    ----------
+    curves, budgets
+        As for :func:`uniform`.
+    share
+        (L,) what is wanted of each unit, relative to the others.
+
+    Examples
+    --------
+    >>> from fewer.core.curve import Curve
+    >>> from fewer.core.option import Option
+    >>> from fewer.core.unit import Unit
+    >>> options = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
+    >>> curves = CurveSet(tuple(Curve(Unit(n, "linear", (2, 4)), options, {"weights": [8, 4, 2]}, [0, 1, 2])
+    ...                         for n in "ab"))
+    >>> by_share(curves, "weights=40%", np.array([1.0, 2.0])).choice
+    array([2, 1])
+    """
+    return _Rule(curves, budgets, None, "by_share").by_rate(share)
 
 
 BASELINES: MethodTable[Callable[..., Allocation]] = MethodTable(

@@ -238,9 +238,13 @@ def judge_answers(loaded: LoadedModel, data: str | Path) -> Answers:
     form = LevelForm.read(loaded.meta.get("levels"))
     tuned = Tuned(loaded.model.model, words, settings, levels=form)  # type: ignore[arg-type]
     if is_table(place):
-        count, what = len(read_scores(place)), "opinions, by five levels"
+        names = list(read_scores(place))
+        count, what = len(names), "opinions, by five levels"
     else:
-        count, what = sum(q.answer is not None for q in read_questions(place)), "questions, by likelihood of the words"
+        asked = [question for question in read_questions(place) if question.answer is not None]
+        names = [name for question in asked for name in question.images]
+        count, what = len(asked), "questions, by likelihood of the words"
+    tuned.pictures(place.parent).need(names, place, "they must lie beside it")
     if count < 2:
         raise FewerError(f"{data} has {count} entries that can judge; give questions with answers, or opinions")
     return Answers(tuned, place, f"on {count} {what}")

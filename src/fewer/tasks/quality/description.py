@@ -236,8 +236,9 @@ def holds_descriptions(path: str | Path) -> bool:
     if Path(path).suffix != ".json" or not Path(path).is_file():
         return False
     values = read_json(path, 2**28)
-    if isinstance(values, dict):
-        return bool(values) and all(isinstance(text, str) for text in values.values())
+    if isinstance(values, dict) and values and all(isinstance(text, str) for text in values.values()):
+        return True
+    values = list(values.values()) if isinstance(values, dict) else values
     first = values[0] if isinstance(values, list) and values else None
     return isinstance(first, dict) and "question" not in first and any(key in first for key in _GOLDEN)
 
@@ -256,6 +257,7 @@ def read_descriptions(path: str | Path) -> dict[str, str]:
     values = read_json(path, 2**28)
     if isinstance(values, dict) and all(isinstance(text, str) for text in values.values()):
         return dict(values)
+    values = list(values.values()) if isinstance(values, dict) else values
     found: dict[str, str] = {}
     for place, row in enumerate(values if isinstance(values, list) else []):
         keys: Sequence[str] = list(row) if isinstance(row, dict) else []

@@ -163,6 +163,7 @@ def _questions(target: str | Path, data: Path, settings: EvaluateSettings, devic
 
         tuned = open_tuned(target, device)
         pictures = tuned.pictures(settings.images or data.parent)
+        pictures.need((name for q in questions for name in q.images), data)
         found: Any = (
             choose(tuned, pictures, questions) if settings.way == "likelihood" else letters(tuned, pictures, questions)
         )
@@ -232,7 +233,9 @@ def _descriptions(target: str | Path, data: Path, settings: EvaluateSettings, de
         from fewer.tasks.quality.compressing import open_tuned
 
         tuned = open_tuned(target, device)
-        texts = describe(tuned, tuned.pictures(settings.images or data.parent), list(golden), DESCRIBE)
+        pictures = tuned.pictures(settings.images or data.parent)
+        pictures.need(golden, data)
+        texts = describe(tuned, pictures, list(golden), DESCRIBE)
     else:
         texts = dict(zip(golden, _answers(target, list(golden)), strict=False))
     done = judge_descriptions(texts, golden, _judge(settings))

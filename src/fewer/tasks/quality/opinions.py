@@ -44,7 +44,7 @@ def against_opinions(
     if len(common) < 2:
         raise FewerError(f"{target} and {data} have no two images in common; names must be the same")
     if len(common) < len(names):
-        note += f"; {len(names) - len(common)} images of {data.name} have no score and were left out"
+        note += f"; {len(names) - len(common)} images of {data.name} have no score, or are not there, and were left out"
     groups = halves(tuple(common)) if settings.halves else None
     mine, theirs = (np.array([of[name] for name in common]) for of in (scores, opinions))
     return correlations(mine, theirs, groups), note
@@ -92,7 +92,9 @@ def _together(
     if not Path(target).is_dir():
         raise FewerError(f"--together asks a model about two images at once; {target} is no run of fewer tune")
     tuned = open_tuned(target, device)
-    wins, same = better(tuned, tuned.pictures(settings.images or data.parent), pairs)
+    pictures = tuned.pictures(settings.images or data.parent)
+    pictures.need((name for pair in pairs for name in pair), data)
+    wins, same = better(tuned, pictures, pairs)
     numbers = {"pair accuracy": float(np.mean((wins > 0) + 0.5 * (wins == 0))), "same in both orders": same}
     return numbers, f"{len(pairs)} pairs, by {BETTER_QUESTION!r} about both images at once, in both orders"
 
@@ -107,6 +109,11 @@ def _scores(
 
         tuned = open_tuned(target, device)
         pictures = tuned.pictures(settings.images or data.parent)
+        missing = set(pictures.missing(names))
+        if len(missing) == len(names):
+            pictures.need(names, data)
+        # a published table names a whole database, of which a laboratory often has a part
+        names = [name for name in names if name not in missing]
         if settings.words in ("two", "three"):
             words = WORDS[settings.words]
             columns = dict(zip(words, word_logits(tuned, pictures, names, words, PROMPT).T, strict=True))

@@ -115,7 +115,7 @@ def predict(
                     begun.add(name, {"text": text, **_score(tuned, pictures, name)})
                 rows[name] = begun.rows[name]
             except FewerError as error:
-                skipped.append((name, str(error)))
+                skipped.append((name, str(error.__cause__ or error)))  # the name stands beside it
     skipped += left_out(root, out)[0]
     if not rows:
         begun.done()

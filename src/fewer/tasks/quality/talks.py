@@ -90,7 +90,7 @@ class Pictures:
         try:
             return np.asarray(read_image(path).convert("RGB"))
         except Exception as error:  # a broken file can make a decoder raise anything
-            raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
+            raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from error
 
     def larger(self, names: Sequence[str]) -> bool:
         """Whether most of some images are larger than a view; those that cannot be read do not count."""
@@ -113,6 +113,15 @@ class Pictures:
         """
         # pathlib's way raises for a name that is too long for any file
         return [name for name in names if not os.path.isfile(self._path(name))]  # noqa: PTH113
+
+    def need(self, names: Iterable[str], data: str | Path, advice: str = "give their folder with --images") -> None:
+        """Raise a :class:`FewerError` where an image that a file names is not there, before any work is done."""
+        wanted = list(dict.fromkeys(names))
+        if missing := self.missing(wanted):
+            raise FewerError(
+                f"{len(missing)} of {len(wanted)} images that {data} names are not in {self.folder}, such as "
+                f"{missing[0][:80]!r}; {advice}"
+            )
 
     def broken(self, names: Iterable[str]) -> list[str]:
         """Those of some names, which are files, whose head is that of no image."""

@@ -1,0 +1,190 @@
+"""Each step of a joint plan alone, and all together: degrees of functions, diagonals, bits, and encryption itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.private.circuit import Circuit
+from fewer.private.price import Prices, predict_ms
+from fewer.private.security import Parameters
+from fewer.private.shrink import shrink
+from fewer.private.simulator import noise_of
+from fewer.private.verdict import distance
+
+__all__ = ["Joint", "StepRow", "said_by", "step_rows"]
+
+Made = tuple[Circuit, Parameters]
+Rows = Callable[..., "StepRow"]
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One row of the report.
+
+    Attributes
+    ----------
+    name
+        What was done.
+    kind
+        ``whole``, ``alone`` or ``together``.
+    ms
+        Predicted, or in ratios; None where it cannot be done alone.
+    distance
+        Squared distance from the results of the network over their spread, on the images that judge.
+    note
+        More about it.
+    """
+
+    name: str
+    kind: str
+    ms: float | None
+    distance: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What a joint plan consists of.
+
+    Attributes
+    ----------
+    whole
+        The circuit without a budget.
+    start
+        With other degrees and bits, before diagonals went and before it was taught.
+    end
+        The one that was chosen.
+    coarse
+        The whole circuit with fewer bits; None where no smaller ring then does.
+    degrees
+        Which activations have another degree, in words.
+    other
+        Where that is none: the network with other degrees that is nearest to the whole one within the budget, and its
+        words; None where there is no such network.
+    cut
+        What is left of the time when diagonals have gone, as a share.
+    fewer_bits
+        Whether the plan has fewer bits.
+    taught
+        Whether the plan was taught.
+    """
+
+    whole: Made
+    start: Made
+    end: Made
+    coarse: Made | None
+    degrees: str
+    cut: float
+    fewer_bits: bool
+    taught: bool
+    other: tuple[Made, str] | None = None
+
+
+def said_by(circuit: Circuit, images: np.ndarray, parameters: Parameters | None = None) -> np.ndarray:
+    """Results [N, outputs] in the clear; with parameters, noise of the size that the simulator gives is added to them.
+
+    Parameters
+    ----------
+    circuit
+        To be run.
+    images
+        [N, ...].
+    parameters
+        Of its encryption.
+    """
+    parts = [circuit.run(images[i : i + 20]) for i in range(0, len(images), 20)]
+    said = np.concatenate(parts)
+    if parameters is None:
+        return said
+    size = max(noise_of(circuit, parameters, image) for image in images[:2])
+    return said + np.random.default_rng(0).normal(0, size, said.shape)
+
+
+def step_rows(
+    plan: Joint, known: np.ndarray, held: np.ndarray, wanted: np.ndarray, prices: Callable[[Parameters], Prices]
+) -> list[StepRow]:
+    """The whole circuit, each step alone in the order in which they help, and the steps together.
+
+    Steps that add least distance for the time that they save come first. A step that the plan does without is told as
+    well. A cut alone takes the same share of the time from the whole circuit that it takes from the network with other
+    degrees; one that is not planned takes all that the budget asks for.
+
+    Parameters
+    ----------
+    plan
+        What was planned.
+    known
+        Images on which diagonals are ranked.
+    held
+        Images that judge.
+    wanted
+        Results of the network on those.
+    prices
+        Of operations, by parameters.
+    """
+
+    def row(name: str, kind: str, made: Made, noisy: bool = False, note: str = "") -> StepRow:
+        said = said_by(made[0], held, made[1] if noisy else None)
+        return StepRow(name, kind, predict_ms(made[0], prices(made[1])), distance(said, wanted), note)
+
+    def cut_of(made: Made) -> Made:
+        return shrink(made[0], known, f"he={plan.cut:.6f}x", prices(made[1])).circuit, made[1]
+
+    whole = row("the whole circuit: polynomials in place of functions", "whole", plan.whole)
+    together = [whole]
+    alone = [_degrees_alone(plan, row), _cut_alone(plan, row, known, prices), _bits_alone(plan, row)]
+    if plan.taught or plan.cut < 1 or plan.fewer_bits:
+        before = cut_of(plan.start) if plan.cut < 1 else plan.start
+        together.append(row("all steps together", "together", before, note="before it is taught" * plan.taught))
+    if plan.taught:
+        together.append(row("all steps together, taught", "together", plan.end))
+    noise = f"ring of degree {plan.end[1].degree}, numbers of {plan.end[1].scale_bits} bits; the noise is modelled"
+    together.append(row("all steps together, encrypted", "together", plan.end, noisy=True, note=noise))
+    return [whole, *sorted(alone, key=lambda r: _worth(r, whole)), *together[1:]]
+
+
+_NOT_PLANNED = "not in the plan"
+
+
+def _degrees_alone(plan: Joint, row: Rows) -> StepRow:
+    if plan.degrees:
+        return row(f"only other degrees: {plan.degrees}", "alone", plan.start, note="with the ring that it needs")
+    if plan.other is not None:
+        made, words = plan.other
+        return row(f"only other degrees: {words}", "alone", made, note=_NOT_PLANNED)
+    return StepRow("only other degrees", "alone", None, None, "no other degrees meet the budget")
+
+
+def _cut_alone(plan: Joint, row: Rows, known: np.ndarray, prices: Callable[[Parameters], Prices]) -> StepRow:
+    share, planned = plan.cut, plan.cut < 1
+    if not planned:
+        share = predict_ms(plan.end[0], prices(plan.end[1])) / predict_ms(plan.whole[0], prices(plan.whole[1]))
+    name, note = "only fewer diagonals", "" if planned else f"{_NOT_PLANNED}: for the same time"
+    if share >= 1:
+        return StepRow(name, "alone", None, None, "the plan takes no less time than the whole circuit")
+    try:
+        cut = shrink(plan.whole[0], known, f"he={share:.6f}x", prices(plan.whole[1])).circuit
+    except FewerError as error:
+        return StepRow(name, "alone", None, None, str(error))
+    return row(name, "alone", (cut, plan.whole[1]), note=note)
+
+
+def _bits_alone(plan: Joint, row: Rows) -> StepRow:
+    if plan.coarse is not None:
+        name = f"only fewer bits: numbers of {plan.coarse[1].scale_bits}"
+        note = "with its noise, which is modelled"
+        return row(name, "alone", plan.coarse, noisy=True, note=note if plan.fewer_bits else f"{_NOT_PLANNED}; {note}")
+    why = "the whole circuit has too many levels or numbers for a smaller ring"
+    return StepRow("only fewer bits", "alone", None, None, why)
+
+
+def _worth(row: StepRow, whole: StepRow) -> float:
+    """Distance that a step adds for each share of the time that it saves; least first, what cannot stand alone last."""
+    if row.ms is None or row.distance is None or whole.ms is None or whole.distance is None:
+        return float("inf")
+    saved = max(1 - row.ms / max(whole.ms, 1e-12), 1e-6)
+    return (row.distance - whole.distance) / saved
