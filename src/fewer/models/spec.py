@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -222,6 +223,11 @@ def _refuse_no_module(spec: str) -> None:
             f"{path.name} is a file of {_GRAPHS[ending]}, and fewer cuts networks of PyTorch; write the network in "
             "PyTorch, fill it from that file, and give FILE.py:FUNCTION"
         )
+    if ending in _WEIGHTS and _is_script(path):
+        raise FewerError(
+            f"{path.name} is TorchScript, whose layers cannot be watched or changed; give the Python module that it "
+            "was made from: FILE.py:FUNCTION, or timm/NAME, torchvision/NAME"
+        )
     if ending in _WEIGHTS:
         raise FewerError(
             f"{path.name} is a file of weights, which do not say what network they are for; give the network with them "
@@ -240,6 +246,15 @@ def is_model(target: str | Path) -> bool:
     """
     place = Path(split_spec(str(target))[0])
     return (place / "recipe.json").is_file() or place.is_file()
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a file is an archive with a program of ``torch.jit.save``; no code of it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def is_file_spec(spec: str) -> bool:
@@ -347,7 +362,7 @@ def _from_run(folder: str) -> LoadedModel:
 def _from_weights(spec: str, config: str | None) -> LoadedModel | None:
     """The model of a file of weights whose names a task knows; None for anything else."""
     path = Path(spec)
-    if path.suffix.lower() not in _READ or not path.is_file():
+    if path.suffix.lower() not in _READ or not path.is_file() or _is_script(path):
         return None
     tasks, state = importlib.import_module("fewer.tasks"), read_checkpoint(path)
     found = (task.open_weights(state, spec, config) for task in tasks.usable_tasks())
