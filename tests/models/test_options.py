@@ -176,5 +176,8 @@ def test_a_whole_module_and_a_script_are_named_for_what_they_are(tmp_path):
     assert "\x1b" not in str(told.value)
     with pytest.raises(FewerError, match=r"script\.pt is TorchScript"):
         load_model(str(tmp_path / "script.pt"))
-    with pytest.raises(FewerError, match="which do not say what network they are for"):
+    with pytest.raises(FewerError, match="save its state_dict"):
         load_model(str(tmp_path / "whole.pt"))
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(FewerError, match="which do not say what network they are for"):
+        load_model(str(tmp_path / "weights.pt"))
