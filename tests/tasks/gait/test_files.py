@@ -123,3 +123,21 @@ def test_sequences_of_one_person_either_steer_or_judge(tmp_path, count):
         for part in ("calibration", "heldout")
     ]
     assert all(parts) and not parts[0] & parts[1] and len(parts[0] | parts[1]) == count
+
+
+def test_sequences_of_many_lengths_go_through_the_network_together(tmp_path):
+    from fewer.models.spec import load_model
+    from fewer.tasks.gait.inputs import walks_for
+
+    run, _ = saved(tmp_path / "run", "gaitbase")
+    for number in range(24):
+        place = tmp_path / "w" / f"{number % 3}" / f"nm-{number:02}" / "090"
+        place.mkdir(parents=True)
+        frames = np.full((20 + number, 64, 64), 255, np.uint8)
+        frames[:, 30, 30] = number
+        np.savez(place / "x.npz", silhouettes=frames)
+    some = walks_for(load_model(str(run)), tmp_path / "w", 99, part="calibration", seed=0)
+    assert {len(item) for item in some.items} <= {16, 24, 36}
+    assert sum(len(part) for part in some.split(4) if len(part) > 1) >= 0.8 * len(some) > 12
+    for item, file in zip(some.items, some.files, strict=True):  # what is told of a sample is told of its file
+        assert round(255 * float(item[0, 30, 20])) == int(file.parent.parent.name[3:])

@@ -48,6 +48,9 @@ def kinds() -> dict[str, Image.Image]:
         "lossy.jpg": Image.fromarray(full),
         "float.tiff": Image.fromarray(ones.astype(np.float32)),
         "old.bmp": Image.fromarray(full),
+        "red.bmp": Image.fromarray(full[..., None] * np.array([1, 0, 0], np.uint8)),
+        "dark-blue.png": Image.fromarray(ones[..., None] * np.array([0, 0, 90], np.uint8)),
+        "label.png": Image.fromarray(ones * np.uint8(15)),
     }
 
 
@@ -70,6 +73,15 @@ def test_a_photo_is_no_mask_and_one_grey_level_is(ending: str, tmp_path: Path) -
     full[:2] = 0
     Image.fromarray(full).save(tmp_path / f"b.{ending}")
     assert (read_mask(tmp_path / f"b.{ending}") > 0).mean() > 0.9
+
+
+def test_what_jpeg_leaves_of_black_is_no_person(tmp_path: Path) -> None:
+    Image.fromarray(SHAPE.astype(np.uint8)).save(tmp_path / "a.jpg")
+    assert not read_mask(tmp_path / "a.jpg").any()
+    bright = np.zeros((*SHAPE.shape, 3), np.uint8)
+    bright[SHAPE] = (200, 30, 90)  # edges of many colours, as JPEG makes them
+    Image.fromarray(bright).save(tmp_path / "b.jpg")
+    assert ((read_mask(tmp_path / "b.jpg") > 0) == SHAPE).mean() > 0.98
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def test_the_doctor_finds_it(tmp_path: Path) -> None:
     for view in ("090", "054"):
         write_sequence(tmp_path, Walk("002", "cl-01", view), clean)
     (tmp_path / "002/cl-01/090/090.npz").write_bytes(b"nothing")
+    (tmp_path / "003/nm-01/090").mkdir(parents=True)
     found = checkup(tmp_path)
+    assert [f.case for f in found.findings if f.check == "nothing"] == ["003"]
     checks = {f.check for f in found.findings}
     assert not found.healthy and {"unreadable", "no-gallery", "duplicate"} <= checks
     assert found.findings[0].level == "error" and found.lines()

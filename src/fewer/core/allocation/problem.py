@@ -147,6 +147,10 @@ class Problem:
         return np.array([self.spent(c.argmin(axis=1))[m] for m, c in enumerate(self.cost)])
 
 
+_LONG = 20
+"""Letters of a budget that somebody types at most."""
+
+
 def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> UnmetError:
     """The sentence for a budget that cannot be met, with the least that can, in the budget's own terms.
 
@@ -154,11 +158,16 @@ def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> Un
     --------
     >>> print(unreachable(Budget("latency", 0.5, True), 4.0, 3.0))
     latency=0.5x cannot be met: the smallest reachable latency is 75 % of dense (3ms)
+    >>> print(unreachable(Budget("latency", 1.9683331890355, False), 4.0, 3.0))
+    latency=1.97ms cannot be met: the smallest reachable latency is 3ms (75 % of dense)
     """
     share = f"{_percent_up(least / dense)} % of dense" if dense > 0 else "the dense model costs nothing"
     amount = format_amount(budget.metric, least)
     shown = f"{share} ({amount})" if budget.relative else f"{amount} ({share})"
-    sentence = f"{budget} cannot be met{why}: the smallest reachable {budget.metric} is {shown}"
+    asked = str(budget)
+    if not budget.relative and len(asked) > _LONG:  # corrected by what was timed: no number that somebody has typed
+        asked = f"{budget.metric}={format_amount(budget.metric, budget.value)}"
+    sentence = f"{asked} cannot be met{why}: the smallest reachable {budget.metric} is {shown}"
     return UnmetError(sentence, least / dense if dense > 0 else None)
 
 

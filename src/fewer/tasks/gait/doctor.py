@@ -17,7 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
 from fewer.tasks.gait.data.dataset import GaitData, open_data
-from fewer.tasks.gait.data.layout import unread
+from fewer.tasks.gait.data.layout import idle, unread
 from fewer.tasks.gait.data.silhouettes import is_inverted
 from fewer.tasks.gait.data.video import mixed_rates
 from fewer.tasks.gait.protocols.casia_b import CasiaB
@@ -36,6 +36,7 @@ CHECKS = {
     "two": ("warning", "two people, or pieces of one, stand in the frames"),
     "short": ("warning", "a sequence is short: less than a step is in it"),
     "name": ("error", "a name is no valid UTF-8, which no text file can hold"),
+    "nothing": ("warning", "a person's folder holds no sequence"),
     "views": ("warning", "a person lacks views that others have"),
     "rate": ("warning", "frame rates differ"),
     "duplicate": ("warning", "two sequences are the same"),
@@ -239,6 +240,10 @@ def _whole(data: GaitData) -> list[Finding]:
         found.append(Finding("one-person", "error", people[0], "there is nobody to tell apart from; add persons"))
     elif not test:
         found.append(Finding("no-judge", "error", "", "name persons in TEST_SET of a partition file"))
+    found += [
+        Finding("nothing", "warning", name, "add sequences, or remove the folder")
+        for name in idle(data.root, data.places)
+    ]
     if told := mixed_rates(data.places.values()):
         found.append(Finding("rate", "warning", "", f"{told}; networks that look at movement need one rate"))
     casia = CasiaB()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from fewer.tasks.gait.data.loose import open_sequences
 from fewer.tasks.gait.loaded import network_of, unseen
 from fewer.tasks.gait.protocols.records import Walk
 
-__all__ = ["WalkSamples", "walks_for"]
+__all__ = ["WalkSamples", "in_groups", "walks_for"]
 
 _STREAM = 25
 _FRAMES = 60
 """Frames that the engine looks at, of each sequence."""
+_LENGTHS = (_FRAMES, 48, 36, 24, 16)
+"""To which sequences of many lengths are cut, so that most of them go through the network together."""
+_TOGETHER = 4
 
 
 class WalkSamples(ListSamples):
@@ -78,4 +82,29 @@ def walks_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str,
     if not items:
         reason = f"; the first: {skipped[0][1]}" if skipped else ""
         raise FewerError(f"{folder} holds no readable sequence for the {part} part{reason}")
-    return WalkSamples(items, tuple(files), skipped)
+    items = _of_usual_lengths(items)
+    order = in_groups([len(item) for item in items], np.random.default_rng([seed, _STREAM, 1]))
+    return WalkSamples([items[i] for i in order], tuple(files[i] for i in order), skipped)
+
+
+def _of_usual_lengths(items: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Sequences without their last frames, where lengths differ: embeddings are judged against those of their batch."""
+    if len({len(item) for item in items}) == 1:
+        return items
+    return [item[: next((n for n in _LENGTHS if n <= len(item)), len(item))] for item in items]
+
+
+def in_groups(lengths: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Positions in an order in which four of one length stand beside each other, and any part has lengths of all kinds.
+
+    Examples
+    --------
+    >>> found = in_groups([9, 5, 9, 5, 9, 5, 9, 5], np.random.default_rng(0))
+    >>> sorted(found[:4]) in ([0, 2, 4, 6], [1, 3, 5, 7]) and sorted(found) == list(range(8))
+    True
+    """
+    of: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        of.setdefault(length, []).append(position)
+    groups = [some[i : i + _TOGETHER] for some in of.values() for i in range(0, len(some), _TOGETHER)]
+    return [position for group in rng.permutation(len(groups)) for position in groups[group]]

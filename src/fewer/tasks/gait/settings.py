@@ -43,6 +43,9 @@ class TrainSettings(LoopSettings):
     validate_share: float = Field(
         default=0.15, ge=0, lt=1, description="Share of the training's persons that choose the best state."
     )
+    cache: float = Field(
+        default=2.0, ge=0, description="GiB of silhouettes held in memory; others are read again when needed."
+    )
     learning_rate: float = Field(default=2e-3, gt=0, description="Rate after its warm-up.")
     rate_shape: Literal["polynomial", "cosine", "steps", "constant"] = Field(
         default="cosine", description="How the rate falls: polynomial, cosine, steps or constant."

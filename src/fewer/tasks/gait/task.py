@@ -123,6 +123,12 @@ class Gait(Task):
 
         return quality(loaded, folder)
 
+    def distance(self, loaded: LoadedModel) -> Any:
+        """See :class:`fewer.distortion.embedding.EmbeddingDistance`: embeddings are compared with each other."""
+        from fewer.distortion.embedding import EmbeddingDistance
+
+        return EmbeddingDistance
+
     def part(self, model: nn.Module, samples: Sequence[Any] = ()) -> RuntimePart | None:
         """The whole network, for sequences of any length."""
         import torch

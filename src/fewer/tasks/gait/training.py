@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -16,8 +19,9 @@ from fewer.core.files import real_path
 from fewer.core.progress import SILENT, Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.tasks.gait.data.dataset import GaitData, open_data, refuse_names
-from fewer.tasks.gait.data.silhouettes import INVERTED, SIZE, is_inverted
+from fewer.tasks.gait.data.dataset import WIDTH, GaitData, open_data, refuse_names
+from fewer.tasks.gait.data.silhouettes import SIZE
+from fewer.tasks.gait.data.store import Sequences, prepared_once
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.losses import class_loss, triplet_loss
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
@@ -31,11 +35,12 @@ from fewer.tasks.gait.tpa import CHOICES
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
 from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.history import Fit
 from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
 __all__ = ["objective_of", "plan_training", "save_gait", "score_people", "train", "train_planned"]
 
-_SIDE = 10
+_PREPARED = "prepared-"
 _FEW = 8
 """Persons below which all train, and the last state is taken."""
 
@@ -161,21 +166,44 @@ def _save(run: RunFolder, plan: GaitPlan, result: TrainedGait, command: str) -> 
 def train_planned(
     plan: GaitPlan, settings: TrainSettings, scratch: Path | None = None, progress: Progress = SILENT
 ) -> TrainedGait:
-    """Train what was planned; everything stays in memory but for the checkpoint in ``scratch``."""
-    began, sequences = perf_counter(), []
-    with progress.stage("read sequences", len(plan.train)) as stage:
-        for walk in plan.train:
-            try:
-                frames = plan.data.frames(walk)
-            except FewerError as error:
-                raise FewerError(f"{error}; see all that is wrong: fewer doctor {plan.data.root}") from None
-            sequences.append(np.ascontiguousarray(frames[:, :, _SIDE : SIZE - _SIDE]))
-            stage.advance(1, str(walk))
-    wrong = [walk for walk, frames in zip(plan.train, sequences, strict=True) if is_inverted(frames)]
-    if 2 * len(wrong) > len(sequences):
-        raise FewerError(f"{len(wrong)} of {len(sequences)} sequences, such as {wrong[0]}: {INVERTED}")
+    """Train what was planned; what does not fit into ``settings.cache`` is read from its files again and again.
+
+    The checkpoint, and silhouettes of videos and pictures, are kept in ``scratch``.
+    """
+    began = perf_counter()
     torch.manual_seed(settings.seed)
     model = build_network(plan.config)
+    # of several processes, the one that owns the run clears its folder; the others must not lose theirs to it
+    home = scratch if int(os.environ.get("RANK", "0")) == 0 else None
+    for left in home.glob(f"{_PREPARED}*") if home else ():  # by a training that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_PREPARED, dir=home) as folder:
+        data = prepared_once(plan.data, plan.train + plan.val, Path(folder), progress)
+        sequences = Sequences(data, plan.train, settings.cache * 2**30)
+        sequences.check(progress)
+        found = _fitted(model, data, plan, sequences, settings, scratch, progress)
+    if plan.val:
+        found.load_best(model)
+    model.to("cpu").eval()
+    scores, note = None, ""
+    seconds = perf_counter() - began
+    if plan.test:
+        try:
+            scores = score_people(model, plan.data, plan.test, progress)
+        except FewerError as error:
+            note = f"not judged: {error}"
+    return TrainedGait(model, plan, settings, scores, list(found.history), found.best_step, seconds, note=note)
+
+
+def _fitted(
+    model: GaitNetwork,
+    data: GaitData,
+    plan: GaitPlan,
+    sequences: Sequence[np.ndarray],
+    settings: TrainSettings,
+    scratch: Path | None,
+    progress: Progress,
+) -> Fit:
     accelerator = make_accelerator(settings)
     model.to(accelerator.device)
     sampler = PersonSampler(
@@ -190,8 +218,10 @@ def train_planned(
         seed=settings.seed,
     )
     names = [str(walk) for walk in plan.train]
-    key = work_key(settings.model_dump(exclude={"device"}), plan.config.model_dump(mode="json"), names, len(sequences))
-    found = fit(
+    settled = settings.model_dump(exclude={"cache", "device"})
+    key = work_key(settled, plan.config.model_dump(mode="json"), names, len(sequences))
+    validate = Validation(lambda net: score_people(net, data, plan.val).headline, name="rank-1")
+    return fit(
         model,
         objective_of(model, sampler, settings, accelerator),
         settings,
@@ -199,20 +229,8 @@ def train_planned(
         name="train",
         progress=progress,
         checkpoint=Checkpoint.within(scratch, key),
-        validate=Validation(lambda net: score_people(net, plan.data, plan.val).headline, name="rank-1")
-        if plan.val
-        else None,
+        validate=validate if plan.val else None,
     )
-    if plan.val:
-        found.load_best(model)
-    model.to("cpu").eval()
-    seconds, scores, note = perf_counter() - began, None, ""
-    if plan.test:
-        try:
-            scores = score_people(model, plan.data, plan.test, progress)
-        except FewerError as error:
-            note = f"not judged: {error}"
-    return TrainedGait(model, plan, settings, scores, list(found.history), found.best_step, seconds, note=note)
 
 
 def save_gait(folder: Path, model: GaitNetwork, plan: GaitPlan, frames: int = 30) -> None:
@@ -222,5 +240,5 @@ def save_gait(folder: Path, model: GaitNetwork, plan: GaitPlan, frames: int = 30
     trained = sorted({walk.person for walk in plan.train + plan.val})
     split = {"data": str(real_path(plan.data.root)), "train": trained, "classes": plan.people}
     meta = {"task": "gait", "gait": {"split": split}, "model": model.config.network}
-    meta["input_size"] = [frames, SIZE, SIZE - 2 * _SIDE]
+    meta["input_size"] = [frames, SIZE, WIDTH]
     save_artefact(folder, model.cpu(), [], source, meta)

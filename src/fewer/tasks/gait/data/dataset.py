@@ -29,6 +29,7 @@ __all__ = [
     "GaitData",
     "as_input",
     "as_silhouettes",
+    "cut_sides",
     "open_data",
     "read_partition",
     "read_sequence",
@@ -272,8 +273,19 @@ def as_input(frames: np.ndarray) -> np.ndarray:
     >>> float(as_input(np.full((2, 64, 64), 255, np.uint8)).max())
     1.0
     """
+    return cut_sides(frames).astype(np.float32) / 255.0
+
+
+def cut_sides(frames: np.ndarray) -> np.ndarray:
+    """The 44 columns in the middle of silhouettes (frames, 64, 64), which are all that networks see.
+
+    Examples
+    --------
+    >>> cut_sides(np.zeros((2, 64, 64), np.uint8)).shape
+    (2, 64, 44)
+    """
     side = (SIZE - WIDTH) // 2
-    return frames[:, :, side : SIZE - side].astype(np.float32) / 255.0
+    return frames[:, :, side : SIZE - side]
 
 
 def write_sequence(

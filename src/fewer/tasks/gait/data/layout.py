@@ -13,7 +13,7 @@ from fewer.tasks.gait.data.pictures import PICTURES, pictures_in
 from fewer.tasks.gait.data.video import VIDEOS
 from fewer.tasks.gait.protocols.records import Walk
 
-__all__ = ["ARRAYS", "FILES", "elsewhere", "is_part_of_a_set", "places_in", "sequence_in", "unread"]
+__all__ = ["ARRAYS", "FILES", "elsewhere", "idle", "is_part_of_a_set", "places_in", "sequence_in", "unread"]
 
 ARRAYS = (".npz", ".pkl")
 FILES = frozenset({*ARRAYS, *VIDEOS})
@@ -162,3 +162,10 @@ def unread(root: Path, places: dict[Walk, Path]) -> tuple[list[Path], list[Path]
             continue
         (beside if place.parent in chosen else lost).append(name)
     return lost, beside
+
+
+def idle(root: Path, places: dict[Walk, Path]) -> list[str]:
+    """Folders beside those of persons that hold no file that a sequence could be made of; results are none of them."""
+    used = {place.relative_to(root).parts[0] for place in places.values() if place.is_relative_to(root)}
+    others = [p for p in _entries(root) if p.is_dir() and p.name not in used and not (p / RESULTS).is_file()]
+    return [p.name for p in others if not _of_sequences(p)]

@@ -15,6 +15,8 @@ __all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
+_PLAIN = 8
+"""Colours of a picture that somebody has coloured by hand or by class."""
 _GREY = 0.5
 """Share of a picture that is neither dark nor bright, from which on it is no mask, however soft its edges are."""
 
@@ -39,8 +41,12 @@ def pictures_in(folder: Path) -> list[Path]:
 def as_mask(values: np.ndarray) -> np.ndarray:
     """Numbers of any kind to a mask uint8 of 0 to 255: those from 0 to 1 are stretched, larger ones are shrunk.
 
+    Bytes that are 0 and one other number, such as 15 for a person, are a mask as well.
+
     Examples
     --------
+    >>> as_mask(np.array([[0, 15]], np.uint8)).tolist(), as_mask(np.array([[0, 15, 90]], np.uint8)).tolist()
+    ([[0, 255]], [[0, 15, 90]])
     >>> as_mask(np.array([[0, 1]])).tolist(), as_mask(np.array([[0.0, 65535.0]])).tolist()
     ([[0, 255]], [[0, 255]])
     """
@@ -50,7 +56,8 @@ def as_mask(values: np.ndarray) -> np.ndarray:
         raise FewerError("holds numbers that are not finite")
     top = float(values.max()) if values.size else 0.0
     if values.dtype == np.uint8 and top != 1:
-        return values
+        numbers = 1 < top < 128 and bool(((values == 0) | (values == top)).all())
+        return np.where(values > 0, 255, 0).astype(np.uint8) if numbers else values
     scale = 255.0 if top <= 1 else 255.0 / top if top > 255 else 1.0
     return (values * scale).clip(0, 255).astype(np.uint8)
 
@@ -59,7 +66,8 @@ def read_mask(path: Path) -> np.ndarray:
     """A mask uint8 (height, width) of a picture file: the person is bright.
 
     Of colours with transparency that differs, what cannot be seen is background. Of palettes with
-    colours, everything that is not black is the person. The grey that JPEG leaves at edges is cut at one half.
+    colours, and of a few plain colours, everything that is not black is the person. Of many colours, the brightest of
+    red, green and blue counts. The grey that JPEG leaves at edges is cut at one half.
 
     Raises
     ------
@@ -74,11 +82,25 @@ def read_mask(path: Path) -> np.ndarray:
             return as_mask(np.asarray(image))
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
             return _of_transparent(np.asarray(image.convert("RGBA")))
-        values = as_mask(np.asarray(image.convert("L")))
+        if image.mode in ("L", "1"):
+            values = np.asarray(image.convert("L"))
+        else:
+            values = _of_colours(np.asarray(image.convert("RGB")))
+    lossy = path.suffix.lower() in _LOSSY
+    values = values if lossy else as_mask(values)  # what compression leaves of black is no person
     grey = values[(values > 31) & (values < 224)]
     if grey.size > _GREY * values.size and len(np.unique(grey)) > 32:
         raise FewerError(f"{path} is a photo, not a mask: give masks of the person, or a video of a still camera")
-    return np.where(values > 127, 255, 0).astype(np.uint8) if path.suffix.lower() in _LOSSY else values
+    return np.where(values > 127, 255, 0).astype(np.uint8) if lossy else values
+
+
+def _of_colours(colours: np.ndarray) -> np.ndarray:
+    """The brightest channel; of a few plain colours, 255 for all that are not black."""
+    brightest = colours.max(2)
+    if (colours == brightest[..., None]).all():  # grey
+        return brightest
+    number = colours.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    return np.where(brightest > 0, 255, 0).astype(np.uint8) if len(np.unique(number)) <= _PLAIN else brightest
 
 
 def _of_palette(entries: np.ndarray, colours: np.ndarray) -> np.ndarray:
