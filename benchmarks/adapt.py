@@ -437,6 +437,7 @@ def main() -> None:
     parser.add_argument("benchmark", choices=DATA)
     parser.add_argument("--methods", default="", help="with + between them")
     parser.add_argument("--ablate", default="", help="switch every module of this method off in turn")
+    parser.add_argument("--modules", default="", help="of the ablation, with + between them; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--translator", type=int, default=200)
@@ -455,7 +456,8 @@ def main() -> None:
     names = [name for name in args.methods.split("+") if name] or [*METHODS, *EXTRA.get(args.benchmark, [])]
     work = [(name, "") for name in names]
     if args.ablate:
-        work = [(args.ablate, ""), *((args.ablate, module) for module in MODULES_OF[args.ablate])]
+        modules = [name for name in args.modules.split("+") if name] or MODULES_OF[args.ablate]
+        work = [(args.ablate, ""), *((args.ablate, module) for module in modules)]
         train_translators_once()
     with tempfile.TemporaryDirectory() as place:
         folders = DATA[args.benchmark](Path(place))

@@ -144,6 +144,9 @@ def test_a_tiny_structure_that_is_not_learned_stops_no_labels_of_others() -> Non
     lines = Work()
     label_and_learn(p, settings(learning_rate=1e-9), lines, Lesson([Stream(p.source)], p.held), 2)
     assert "speck is not found even in source scans" in lines.notes[0] and "1 of 1 target scans" in lines.notes[1]
+    early, more = Work(), replace(p, classes=(*p.classes, "never"), held=[*p.held, (scene(3)[0], scene(3)[1] * 0 + 3)])
+    label_and_learn(more, settings(learning_rate=1e-9), early, Lesson([Stream(p.source)], p.held), 2)
+    assert "speck, never are not found" in early.notes[0] and "without pseudo-labels" in early.notes[1]  # two of three
     rare = replace(p, held=[(scene(1)[0], scene(1)[1] * (scene(1)[1] == 1))])  # which no held-out image has
     assert unlearned(rare, net) == ["speck"]
 

@@ -56,6 +56,9 @@ def label_and_learn(
 ) -> dict[str, Fit]:
     """Rounds of pseudo-labels, each of which labels the target anew and trains on the lesson and on what was found.
 
+    Where a network has not learned more than half of the structures it is too early for labels of the others: in the
+    one run that compared (MS-MT, simulated, 250 steps, three of four missing) Dice was 0.07 with them and 0.10 without.
+
     Parameters
     ----------
     steps
@@ -76,7 +79,7 @@ def label_and_learn(
                 "scans yet, so that no pseudo-label says where; give more --steps"
             )
         found: list[Pair] = []
-        if len(missing) < len(problem.classes) - 1:
+        if 2 * len(missing) < len(problem.classes):  # at most half of the structures
             images, opened = some(problem.target, MOST), might_be(problem, model, missing)
             with work.progress.stage("label", len(images)) as shown:
                 found = label(problem, model, images, check=check, open_classes=opened, advance=shown.advance)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
-from fewer.tasks.segment.dataset import Split, mask_values, open_data
+from fewer.tasks.segment.dataset import Case, Split, mask_values, open_data
 from fewer.tasks.segment.files import Picture, read_picture, write_picture
 from fewer.tasks.segment.nnunet import write_nnunet
-from fewer.tasks.segment.reading import read_case
+from fewer.tasks.segment.reading import read_case, read_image
 from tests.tasks.segment.simulated import picture, write_folder, write_raw
 
 
@@ -155,3 +155,11 @@ def test_a_mask_of_fractions_is_refused(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.tif", np.full((4, 4), 0.5, np.float32))
     with pytest.raises(FewerError, match="no class numbers"):
         mask_values(path)
+
+
+def test_an_image_with_nan_is_told_by_its_path(tmp_path) -> None:
+    image = np.ones((8, 8), np.float32)
+    image[:2] = np.nan
+    write_picture(tmp_path / "a.tif", image)
+    with pytest.raises(FewerError, match=r"a.tif holds NaN or infinity in 0.25 of its voxels"):
+        read_image(Case("a", (tmp_path / "a.tif",)))

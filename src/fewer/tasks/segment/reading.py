@@ -55,8 +55,12 @@ def read_image(case: Case) -> tuple[np.ndarray, Picture]:
     for at, path in enumerate(case.images[1:], 1):
         pictures[at] = onto(pictures[at], first, str(path), case.images[0].name)
     image = np.concatenate([picture.array for picture in pictures]).astype(np.float32)
-    if not np.isfinite(image).all():
-        raise FewerError(f"the image of {case.name} holds NaN or infinity; see: fewer doctor")
+    for path, picture in zip(case.images, pictures, strict=True):
+        if not (good := np.isfinite(picture.array)).all():
+            raise FewerError(
+                f"the image {path} holds NaN or infinity in {1 - good.mean():.2g} of its voxels; save it with a number "
+                "there, such as 0 outside of the body, or leave it out"
+            )
     return image, first
 
 
