@@ -35,3 +35,18 @@ def test_a_path_is_as_good_as_its_text() -> None:
     assert Grid.of({"init": Path("runs") / "first", "spacing": [1.0, 2.0]}) == Grid(
         init=str(Path("runs") / "first"), spacing=(1.0, 2.0)
     )
+
+
+def test_a_long_value_is_shown_in_one_short_line() -> None:
+    """A network in place of its name filled a page."""
+
+    class Long:
+        def __repr__(self) -> str:
+            return "\n".join(["Net("] + ["  (layer): Linear()"] * 50)
+
+    class Named(StrictSettings):
+        network: str = "auto"
+
+    with pytest.raises(FewerError, match=r"network=Net\( \(layer\)") as told:
+        Named.of({"network": Long()})
+    assert "\n" not in str(told.value) and len(str(told.value)) < 250

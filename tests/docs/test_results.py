@@ -179,3 +179,20 @@ def test_adaptation() -> None:
     }
     least, most = dice["source-only"], dice["target-oracle"]
     assert f"{100 * (dice['ms-mt'] - least) / (most - least):.0f} % of a real gap closed (one seed)" in README
+
+
+def test_encrypted_networks() -> None:
+    found = defaultdict(list)
+    for row in rows("private"):
+        found[row["network"], row["budget"]].append(row)
+
+    def seconds(*circuit: str) -> str:
+        return f"{median(float(row['processor_s']) for row in found[circuit]):.2f} s"
+
+    def right(*circuit: str) -> str:
+        return f"{fmean(row['encrypted_class'] == row['label'] for row in found[circuit]):.1%}".replace("%", " %")
+
+    whole, half = ("mnist-cnn", ""), ("mnist-cnn", "he=0.5x")
+    assert f"MNIST's takes {seconds(*whole)} an image and has {right(*whole)} right" in PAGE
+    assert f"cut to `he=0.5x` it takes {seconds(*half)} and has {right(*half)}" in PAGE
+    assert f"The USPS network takes {seconds('usps-cnn', '')}." in PAGE

@@ -165,3 +165,16 @@ def test_a_checkpoint_is_not_unpacked_before_its_size_is_known(
     monkeypatch.setattr("fewer.models.options.data_limit", lambda: 2**22)
     with pytest.raises(FewerError, match=r"unpacked, has 8\.4 MB"):
         load_checkpoint(_net(), bomb)
+
+
+def test_a_whole_module_and_a_script_are_named_for_what_they_are(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    torch.save(net, tmp_path / "whole.pt")
+    torch.jit.script(net).save(str(tmp_path / "script.pt"))
+    with pytest.raises(FewerError, match=r"names the Python code torch\.nn\.modules\.container\.Sequential\)") as told:
+        load_checkpoint(net, tmp_path / "whole.pt")
+    assert "\x1b" not in str(told.value)
+    with pytest.raises(FewerError, match=r"script\.pt is TorchScript"):
+        load_model(str(tmp_path / "script.pt"))
+    with pytest.raises(FewerError, match="which do not say what network they are for"):
+        load_model(str(tmp_path / "whole.pt"))

@@ -14,6 +14,9 @@ from fewer.core.errors import FewerError, near_match
 
 __all__ = ["StrictSettings"]
 
+_LONG = 120
+"""Characters of a wrong value that a message shows."""
+
 
 class StrictSettings(BaseModel):
     """A frozen set of named values.
@@ -62,10 +65,10 @@ class StrictSettings(BaseModel):
             if first["type"] == "literal_error":
                 known = re.findall(r"'([^']+)'", first.get("ctx", {}).get("expected", ""))
                 raise FewerError(
-                    f"{where}: {name} cannot be {first['input']!r}{near_match(str(first['input']), known)}"
+                    f"{where}: {name} cannot be {_shown(first['input'])}{near_match(str(first['input']), known)}"
                 ) from None
             message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
+            value = f"{name}={_shown(first['input'])}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
 
     def changed(self, values: dict[str, Any]) -> Self:
@@ -79,6 +82,12 @@ class StrictSettings(BaseModel):
         if not values:
             return self
         return self.of({**{name: getattr(self, name) for name in self.model_fields_set}, **values})
+
+
+def _shown(value: Any) -> str:
+    """A value in one line, cut where it is long: a network would fill a page."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."
 
 
 def _plain(value: Any) -> Any:

@@ -91,7 +91,18 @@ def read_image(path: str | Path | BytesIO) -> Image.Image:
         Whatever Pillow raises for a broken file; :func:`fewer.data.images.load_images` turns it into a reason.
     """
     with open_image(path) as opened:
-        image = upright(opened)
+        return plain(opened)
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """An open image as :func:`read_image` gives it, in mode ``L``, ``RGB`` or ``F``.
+
+    Examples
+    --------
+    >>> plain(Image.new("RGBA", (2, 1))).mode
+    'RGB'
+    """
+    image = upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey(np.asarray(image)))
     if image.mode == "1":

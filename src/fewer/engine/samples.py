@@ -15,6 +15,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.data.collect import Trial, collect_samples
 from fewer.data.images import ImageSet, list_images, open_images
+from fewer.data.pictures import are_pictures, read_pictures
 from fewer.data.samples import Samples, TensorSamples
 from fewer.distortion.outputs import output_tensors, samples_of
 from fewer.engine.datafree import batchnorm_inputs, gaussian_noise
@@ -126,6 +127,8 @@ def find_inputs(loaded: LoadedModel, images: Any, settings: Settings, forward: F
         return _of_task(loaded, images, settings)
     if isinstance(images, (str, Path)) or all_paths(images):
         return _of_files(loaded, images, settings)
+    if forward is None and are_pictures(images):
+        return _of_pictures(loaded, images, settings)
     names = None if forward is not None else arguments_of(loaded.model)
     trial = Trial(lambda batch: _samples_given(loaded.model, batch, forward), names, forward is not None)
     ndim = max(1, len(loaded.preprocess.input_size))
@@ -188,8 +191,7 @@ def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
     wanted, apart = settings.calibration, _apart(settings)
     files = list_images(images) if isinstance(images, (str, Path)) else list(images)
     source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
-    if loaded.assumed:
-        warnings.warn(f"fewer: {loaded.name} does not say how files become its input; {_ASSUMED}", stacklevel=2)
+    more = _preprocessed(loaded)
     if len(files) == 1:
         whole = open_images(images, wanted + apart, **common)
         return _cut(whole, settings, source, [_SAME])
@@ -197,9 +199,21 @@ def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
     second = open_images(images, apart, part="heldout", **common)
     if len(first) == 0 or len(second) == 0:
         raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
-    more = f" {loaded.preprocess.words()}"
-    more += " The model does not say so; this was assumed." if loaded.assumed else ""
     return _ordered(first, second, settings, source, "images", "files", more)
+
+
+def _of_pictures(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
+    note = _preprocessed(loaded).strip()
+    whole = read_pictures(images, settings.calibration + _apart(settings), loaded.preprocess)
+    return _cut(whole, settings, "pictures given in Python", [note] if len(whole) > 1 else [_SAME, note])
+
+
+def _preprocessed(loaded: LoadedModel) -> str:
+    """How pictures become inputs, in words; of a model that does not say so people are warned."""
+    if not loaded.assumed:
+        return f" {loaded.preprocess.words()}"
+    warnings.warn(f"fewer: {loaded.name} does not say how files become its input; {_ASSUMED}", stacklevel=3)
+    return f" {loaded.preprocess.words()} The model does not say so; this was assumed."
 
 
 def _ordered(

@@ -6,6 +6,7 @@ can open the same model again.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -200,7 +201,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own text is long, and coloured
+        reason = f"it names the Python code {code[1]}" if code else " ".join(str(error).split())[:120]
         raise FewerError(
             f"the checkpoint {path} holds more than weights, or is damaged, and is not opened ({reason}); save its "
             "state_dict() with safetensors.torch.save_file"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -216,6 +217,11 @@ def _refuse_no_module(spec: str) -> None:
             f"{path.name} is a file of {_GRAPHS[ending]}, and fewer cuts networks of PyTorch; write the network in "
             "PyTorch, fill it from that file, and give FILE.py:FUNCTION"
         )
+    if ending in _WEIGHTS and _is_script(path):
+        raise FewerError(
+            f"{path.name} is TorchScript, whose layers cannot be watched or changed; give the Python module that it "
+            "was made from: FILE.py:FUNCTION, or timm/NAME, torchvision/NAME"
+        )
     if ending in _WEIGHTS:
         raise FewerError(
             f"{path.name} is a file of weights, which do not say what network they are for; give the network with them "
@@ -223,6 +229,15 @@ def _refuse_no_module(spec: str) -> None:
             "published_run of fewer.tasks.detect3d.openpcdet and of fewer.tasks.gait.published makes runs of "
             "checkpoints of OpenPCDet and OpenGait"
         )
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a file is an archive with a program of ``torch.jit.save``; no code of it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def is_file_spec(spec: str) -> bool:
