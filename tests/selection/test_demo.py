@@ -26,7 +26,7 @@ def test_it_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert done.accuracy == again.accuracy and set(done.accuracy) == {*module.METHODS}
     assert all(0.2 < value < 0.95 for value in done.accuracy.values())
     page = done.page.read_text("utf-8")
-    assert page.count("data:image/png") >= len(module.METHODS) and "almost at random" in page
+    assert page.count("data:image/png") >= len(module.METHODS) and "mixes up the rows" in page
     assert f"see {done.page}" in done.lines() and "fewer select" in done.lines()[-1]
     kept = json.loads((tmp_path / "out" / "demo.json").read_text("utf-8"))
     assert {len(values) for values in kept["data"].values()} == {2}

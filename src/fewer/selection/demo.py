@@ -124,8 +124,10 @@ def _right(
 def _sheet(images: np.ndarray) -> np.ndarray:
     """Digits beside each other as colours, dark on light, with a margin."""
     framed = np.pad(1 - images, ((0, 0), (1, 1), (1, 1)), constant_values=0.9)
-    row = np.concatenate(list(framed), 1)
-    large = row.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+    half = (len(framed) + 1) // 2  # two rows, so that a digit is large enough on a phone
+    framed = np.pad(framed, ((0, 2 * half - len(framed)), (0, 0), (0, 0)), constant_values=1)
+    sheet = np.concatenate([np.concatenate(list(part), 1) for part in (framed[:half], framed[half:])])
+    large = sheet.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
     return np.rint(255 * np.clip(large, 0, 1)).astype(np.uint8)[..., None].repeat(3, 2)
 
 
@@ -179,13 +181,15 @@ def _page(
                 charts=[chart],
                 words=[f"Means of {draws} draws of the pool. The interval is of the difference over draws."],
             ),
-            Section(name="chosen", title=f"The first {SHOWN} digits that each method asks for", pictures=pictures),
+            Section(
+                name="chosen", title=f"The first {SHOWN} digits that each method asks for", pictures=pictures, wide=True
+            ),
             Section(
                 name="limits",
                 title="What this does not show",
                 points=[
                     "Here a digit is its pixels; fewer select takes features of a network, and ranks may differ.",
-                    "SAAL as published mixes up the rows of its features, so that it chooses almost at random.",
+                    "SAAL as published mixes up the rows of its features, so it chooses others than it meant to.",
                 ],
             ),
             Section(name="reproduce", title="How to get these numbers again", command=command),

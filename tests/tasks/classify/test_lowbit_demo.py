@@ -26,4 +26,4 @@ def test_it_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     page = done.page.read_text("utf-8")
     assert "simulated in floating point" in page and set(done.accuracy) == {"fp32", "w4a4g4"}
     assert done.lines()[-1] == f"see {done.page}" and json.dumps(done.to_dict())
-    assert (tmp_path / "out" / "w4a4g4" / "report.html").is_file()
+    assert (tmp_path / "out" / "w4a4g4" / "report.html").is_file() and (tmp_path / "out" / "demo.json").is_file()

@@ -25,3 +25,4 @@ def test_the_rows_reach_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = papers_demo.demo(tmp_path / "out", steps=2)
     page = done.page.read_text("utf-8")
     assert set(done.dice) == set(runs) and "Published" in page and "Four of ten." in page
+    assert done.page.with_suffix(".json").is_file()

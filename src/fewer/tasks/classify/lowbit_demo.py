@@ -78,7 +78,9 @@ def demo(
         )  # fmt: skip
         folder = root / name.replace(", ", "-")
         runs[name] = train(data, out=folder, settings=settings, overwrite=True, progress=progress, command=command)
-    page = atomic_write_text(root / "demo.html", _page(runs, command).to_html())
+    made = _page(runs, command)
+    atomic_write_text(root / "demo.json", made.to_json())  # the page says that it stands there
+    page = atomic_write_text(root / "demo.html", made.to_html())
     return LowBitDemo(page, {name: _accuracy(run) for name, run in runs.items()})
 
 

@@ -119,7 +119,9 @@ def demo(
             overwrite=True, progress=shown, command=command,
         )  # fmt: skip
     page = root / "report.html"
-    atomic_write_text(page, _page(root, runs, command, rows).to_html())
+    made = _page(root, runs, command, rows)
+    atomic_write_text(page.with_suffix(".json"), made.to_json())  # the page says that it stands there
+    atomic_write_text(page, made.to_html())
     return AdaptDemo(page, {name: float(np.mean(_dices(run))) for name, run in runs.items()})
 
 
@@ -167,7 +169,9 @@ def _page(root: Path, runs: dict[str, AdaptedRun], command: str, compared: Rows)
                 tables=[Table(head=head, rows=rows)],
                 words=["One seed and six scans: differences within the intervals say nothing.", *compared.words],
             ),
-            Section(name="examples", title="Side by side", pictures=pictures, words=words),
+            Section(
+                name="examples", title="Side by side", pictures=pictures, words=words, wide=len(compared.shown) > 3
+            ),
             Section(name="reproduce", title="How to get these numbers again", command=command),
         ],
         data={name: run.to_dict() for name, run in runs.items()},
