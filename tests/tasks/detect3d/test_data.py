@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.augment import ObjectBank, augmented, only
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import open_data
+from fewer.tasks.detect3d.demo import trained_detector
 from fewer.tasks.detect3d.doctor import checkup, repair
 from fewer.tasks.detect3d.frames import Frame, Objects
 from fewer.tasks.detect3d.kitti import Calibration, image_boxes, label_text, parse_calibration, parse_label
 from fewer.tasks.detect3d.layouts import custom_label_text, sweep_boxes_text
+from fewer.tasks.detect3d.predict import predict
 from fewer.tasks.detect3d.simulator import SENSORS, Streets
 
 SENSOR = SENSORS["hdl-64"].ahead(40).thinned(4)
@@ -243,3 +246,12 @@ def test_scans_with_a_ring_are_told_from_those_without(tmp_path, count):
     (tmp_path / "velodyne/b.bin").write_bytes(rings.tobytes())
     data = open_data(tmp_path)
     assert np.array_equal(data.points("a"), points) and np.array_equal(data.points("b"), rings)
+
+
+def test_a_scan_without_its_calibration_is_left_out_of_a_prediction(tmp_path, kitti):
+    root = tmp_path / "kitti"
+    shutil.copytree(kitti, root)
+    (root / "training/calib/000001.txt").unlink()
+    done = predict(trained_detector(), root, out=tmp_path / "boxes")
+    assert [path.stem for path in done.files] == ["000000", "000002", "000003"]
+    assert [name for name, _ in done.skipped] == ["000001"] and "000001.txt" in done.skipped[0][1]

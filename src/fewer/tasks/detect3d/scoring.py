@@ -41,14 +41,15 @@ def detect_all(
         for name in names:
             try:
                 scan = scan_tensor(data.points(name), model.config, data.file(name)).to(device)
+                camera = data.calibration(name) if data.layout == "kitti" and data.calibrations is not None else None
             except FewerError as error:
                 skipped.append((name, str(error)))
                 stage.advance(1, name)
                 continue
             with torch.no_grad():
                 objects = model.detect(scan, score=score)[0]
-            if data.layout == "kitti" and data.calibrations is not None:
-                image, outside = image_boxes(objects.boxes, data.calibration(name))
+            if camera is not None:
+                image, outside = image_boxes(objects.boxes, camera)
                 objects = replace(objects, image=image, truncation=outside)
             found[name] = objects
             stage.advance(1, name)
