@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fewer.core.errors import FewerError
-from fewer.core.subjects import subjects_of
+from fewer.core.subjects import draw_groups, subjects_of
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,32 @@ def test_a_pattern_or_none_is_the_users_own_word() -> None:
     for rule, told in (("(", "no regular expression"), ("q", "fits no name, such as 'a-1-x'"), ("x", "takes all 3")):
         with pytest.raises(FewerError, match=told):
             subjects_of(names, rule)
+
+
+@pytest.mark.parametrize("name", ["submarine_{}_a", "patch_x{}_y1", "path_to_{}_01", "casein_A{}_3", "subway_{}_b"])
+def test_words_that_only_begin_like_a_subject_are_none(name: str) -> None:
+    assert not subjects_of([name.format(2020 + i // 2) + str(i) for i in range(8)], bare=False).grouped
+
+
+@pytest.mark.parametrize("name", ["sub-CC{}_ses-{}", "patient_A{}_z{}", "Subject{}_t{}", "case{} left{}"])
+def test_words_for_a_subject_count_with_their_number(name: str) -> None:
+    found = subjects_of([name.format(10 + i // 2, i % 2) for i in range(8)], bare=False)
+    assert len(set(found.of.values())) == 4
+
+
+def test_whole_groups_are_drawn_about_as_many_as_wanted() -> None:
+    """Against every set of groups: none is nearer by more than the passing over of large ones costs."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = rng.integers(1, 12, rng.integers(2, 8)).tolist()
+        wanted = int(rng.integers(1, sum(sizes)))
+        order = rng.permutation(len(sizes)).tolist()
+        drawn = draw_groups(sizes, order, wanted)
+        got = sum(sizes[i] for i in drawn)
+        assert 0 < len(drawn) < len(sizes) and len(set(drawn)) == len(drawn)
+        if len(drawn) > 1 or got != min(sizes):  # the smallest one is taken where all are too large
+            assert got <= 2 * wanted
+        assert draw_groups([1] * len(sizes), order, min(wanted, len(sizes) - 1)) == order[: min(wanted, len(sizes) - 1)]
+    refused: list[int] = []
+    assert draw_groups([1, 1, 1], [0, 1, 2], 2, lambda i: i != 0 or refused.append(i) or False) == [1, 2]
+    assert refused == [0]

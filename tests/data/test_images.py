@@ -341,3 +341,10 @@ def test_files_of_one_subject_are_on_one_side() -> None:
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6 and len(sides[1]) == 2
     one = [split_files(files, ["same"] * 24, part) for part in ("calibration", "heldout")]
     assert len(one[1]) == 6 and sorted([*one[0], *one[1]]) == sorted(files)  # one name cannot be on two sides
+
+
+def test_a_large_subject_is_not_held_out_for_a_quarter() -> None:
+    files = [Path(f"{i}.png") for i in range(100)]
+    for small in range(20):
+        keys = [f"rare {small}"] + [f"usual {small}"] * 99
+        assert len(split_files(files, keys, "heldout")) == 1

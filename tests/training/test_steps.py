@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.training.devices import process_rank
 from fewer.training.loop import NotFinite, Special, fit
 from fewer.training.optimise import Optimiser, Player
 from fewer.training.settings import LoopSettings
@@ -136,3 +137,13 @@ def test_mixed_precision_trains_in_bf16_and_leaves_the_model_as_it_came() -> Non
 def test_a_precision_that_the_device_lacks_is_one_sentence() -> None:
     with pytest.raises(FewerError, match="give --precision bf16"):
         fit(nets.net(), nets.loss, LoopSettings(precision="fp16"), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "seen"), [("1", None, 0), ("", "", 0), ("1", "1", 0), ("x", "2", 0), ("1", "2", 1), ("0", "2", 0)]
+)
+def test_a_rank_without_a_launcher_is_no_other_process(monkeypatch, rank, count, seen) -> None:
+    """Job systems leave RANK behind; a training then ended without a folder, as if another process kept it."""
+    for name, value in (("RANK", rank), ("WORLD_SIZE", count)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    assert process_rank() == seen

@@ -7,20 +7,23 @@ than it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fewer.core.errors import FewerError
 
-__all__ = ["SUBJECT_RULES", "Subjects", "subjects_of"]
+__all__ = ["SUBJECT_RULES", "Subjects", "draw_groups", "subjects_of"]
 
 SUBJECT_RULES = ("auto", "none")
 """Words in place of a pattern: look at the names; or each image by itself."""
 
 _NAMED = re.compile(
-    r"^(?:sub|subj|subject|patient|pat|pid|case|volunteer|donor|animal)[-_ ]?\w*?\d[^\W_]*", re.IGNORECASE
+    r"^(?:sub|subj|subject|patient|pat|pid|case|volunteer|donor|animal)(?:[-_ ][^\W_]*?)?\d[^\W_]*", re.IGNORECASE
 )
-"""A name that begins with a word for a subject and its number, as BIDS and many challenges have it."""
+"""A name that begins with a word for a subject and its number, as BIDS and many challenges have it.
+
+Letters may stand before the number behind a hyphen only, so that ``submarine_1`` is none.
+"""
 _MARKED = re.compile(
     r"[-_. ](?:slice|slc|sl|frame|fr|tile|patch|crop|plane|axial|coronal|sagittal|[xyz])[-_ ]?\d+$"
     r"|[-_. ](?:left|right|od|os)$|(?<=\d)(?:z|s|sl|slice)\d+$",
@@ -80,6 +83,50 @@ class Subjects:
         for name in names:
             found.setdefault(self.of[name], []).append(name)
         return list(found.values())
+
+
+def draw_groups(
+    sizes: Sequence[int], order: Iterable[int], wanted: int, claim: Callable[[int], bool] = lambda _index: True
+) -> list[int]:
+    """Draw whole groups that have about so many images together.
+
+    Groups are taken in their order. One that would lead further above the number than it now lies below is passed over,
+    since a large subject must not make the part that judges the larger one. Where all are too large, the smallest is
+    taken. One group at least is left.
+
+    Parameters
+    ----------
+    sizes
+        Images of each group.
+    order
+        Numbers of the groups, as they were shuffled.
+    wanted
+        Images that are to be drawn.
+    claim
+        Called with a group that is to be taken; False leaves it where it is.
+
+    Returns
+    -------
+    list of int
+        Numbers of groups, in the order in which they were taken.
+
+    Examples
+    --------
+    >>> draw_groups([1, 1, 1, 1], [2, 0, 3, 1], 2)
+    [2, 0]
+    >>> draw_groups([18, 2], [0, 1], 4), draw_groups([9, 8], [0, 1], 3)
+    ([1], [1])
+    """
+    order, taken, count = list(order), [], 0
+    for index in order:
+        if count >= wanted or len(taken) >= len(sizes) - 1:
+            break
+        if count + sizes[index] - wanted <= wanted - count and claim(index):
+            taken.append(index)
+            count += sizes[index]
+    if wanted > 0 and not taken and len(sizes) > 1:
+        return next(([index] for index in sorted(order, key=lambda index: sizes[index]) if claim(index)), [])
+    return taken
 
 
 def subjects_of(names: Sequence[str], rule: str = "auto", slices: bool = True, bare: bool = True) -> Subjects:

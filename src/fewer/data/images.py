@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.files import unreadable
+from fewer.core.subjects import draw_groups
 from fewer.data.decode import check_header, random_box, read_image, to_array
 from fewer.data.lazy import STREAM_BYTES, LazySamples
 from fewer.data.preprocess import Preprocess
@@ -190,11 +191,8 @@ def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: 
     own = keys if len(set(keys)) > 1 else [f"{key} {i}" for i, key in enumerate(keys)]
     counts = Counter(own)
     order = sorted(counts, key=lambda key: hashlib.sha256(key.encode()).digest())
-    size, held, taken = max(1, round(heldout * len(files))), set(), 0
-    for key in order[:-1]:  # one name at least is left to the other part
-        if taken < size:
-            held.add(key)
-            taken += counts[key]
+    sizes = [counts[key] for key in order]
+    held = {order[i] for i in draw_groups(sizes, range(len(order)), max(1, round(heldout * len(files))))}
     return [path for path, key in zip(files, own, strict=True) if (key in held) == (part == "heldout")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 from fewer.core.staging import NEXT
 from fewer.training.callbacks import WriteHistory, looking_on
+from fewer.training.devices import process_rank
 
 if TYPE_CHECKING:
     from fewer.reports.page import Page
@@ -121,7 +121,7 @@ def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:
     Under ``torchrun`` or ``accelerate launch`` one process owns the folder; the others train along in memory, and read
     its checkpoint where they go on from one.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
+    if process_rank() > 0:
         return training.fit(training.plan(), _scratch_of(order) if order.resume else None)
     with ExitStack() as stack:
         run = None

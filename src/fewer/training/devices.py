@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "make_accelerator",
     "mixed_precision",
     "of_first",
+    "process_rank",
     "start_alike",
 ]
 
@@ -33,6 +35,21 @@ def check_device(settings: LoopSettings) -> None:
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise FewerError("there is no CUDA device here; give --device cpu, or auto")
+
+
+def process_rank() -> int:
+    """Number of this process among those of ``torchrun`` or ``accelerate launch``; 0 without them.
+
+    A rank counts only beside a number of processes above one, as accelerate sees it: job systems and shells leave the
+    variable behind. It is known before an accelerator is made.
+
+    Examples
+    --------
+    >>> process_rank()
+    0
+    """
+    rank, count = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return int(rank) if rank.isdecimal() and count.isdecimal() and int(count) > 1 else 0
 
 
 def make_accelerator(settings: LoopSettings) -> Any:

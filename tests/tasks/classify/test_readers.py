@@ -259,3 +259,32 @@ def test_images_of_one_subject_do_not_both_train_and_judge() -> None:
     scans = tuple(f"p{i // 3}/sub{i // 3}_z{i % 3}.png" for i in range(30))
     alike = ClassifyData(Path("x"), ArrayPictures(pixels), scans, np.arange(30) // 3, tuple(f"p{i}" for i in range(10)))
     assert len(holdout(alike, 0.2, 0)[1]) == 10
+
+
+def test_a_class_keeps_images_to_train_whichever_subjects_others_have_drawn() -> None:
+    """Classes that share some of their subjects, and not all, of all sizes."""
+    rng = np.random.default_rng(0)
+    for seed in range(60):
+        names, labels = [], []
+        for label in range(3):
+            for subject in rng.choice(6, int(rng.integers(2, 6)), replace=False):
+                for z in range(int(rng.integers(1, 6))):
+                    names.append(f"{label}/sub{subject:02}_z{z}.png")
+                    labels.append(label)
+        pictures = ArrayPictures(np.zeros((len(names), 2, 2), np.uint8))
+        data = ClassifyData(Path("x"), pictures, tuple(names), np.array(labels), ("a", "b", "c"))
+        train, judge = holdout(data, 0.3, seed)
+        assert set(data.labels[train]) == {0, 1, 2}, seed
+        own = data.subjects().of
+        assert not {own[names[i]] for i in train} & {own[names[i]] for i in judge}
+
+
+def test_names_that_say_nothing_are_of_their_own_class() -> None:
+    """One pair of sides made one subject of ``a/img0`` and ``b/img0``."""
+    names = [f"{kind}/img{i}.png" for kind in "abc" for i in range(20)] + ["a/photo-left.png", "a/photo-right.png"]
+    labels = np.array(["abc".index(name[0]) for name in names])
+    pictures = ArrayPictures(np.zeros((len(names), 2, 2), np.uint8))
+    data = ClassifyData(Path("x"), pictures, tuple(names), labels, ("a", "b", "c"))
+    own = data.subjects().of
+    assert len(set(own.values())) == 61 and own["a/photo-left.png"] == own["a/photo-right.png"]
+    assert len(set(data.subjects(r"photo|img1\d").of.values())) == 3 * 10 + 10 + 1

@@ -255,3 +255,23 @@ def test_a_scan_without_its_calibration_is_left_out_of_a_prediction(tmp_path, ki
     done = predict(trained_detector(), root, out=tmp_path / "boxes")
     assert [path.stem for path in done.files] == ["000000", "000002", "000003"]
     assert [name for name, _ in done.skipped] == ["000001"] and "000001.txt" in done.skipped[0][1]
+
+
+def test_a_few_odd_intensities_do_not_decide_how_a_set_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def scan(values) -> np.ndarray:
+        return np.column_stack([rng.normal(size=(200, 3)), values]).astype(np.float32)
+
+    def read(name, scans) -> float:
+        (tmp_path / name / "points").mkdir(parents=True)
+        for number, one in enumerate(scans):
+            np.save(tmp_path / name / "points" / f"{number}.npy", one)
+        return open_data(tmp_path / name).brightest
+
+    share, whole = rng.random(200), rng.integers(0, 256, 200).astype(float)
+    assert read("spike", [scan(np.where(np.arange(200) == 7, 7, share))]) == 1
+    assert read("dark bytes", [scan(whole % 3)]) == 255
+    odd = [np.where(np.arange(200) == 7, value, whole) for value in (-1, 300)]
+    assert read("odd bytes", [scan(values) for values in (whole, whole, whole, *odd)]) == 255
+    assert read("raw counts", [scan(whole * 16)]) == 1

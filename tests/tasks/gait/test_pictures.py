@@ -11,7 +11,7 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.dataset import open_data, read_sequence
 from fewer.tasks.gait.data.loose import open_sequences
-from fewer.tasks.gait.data.pictures import in_order, read_mask
+from fewer.tasks.gait.data.pictures import in_order, read_mask, read_masks
 
 SHAPE = np.zeros((120, 90), bool)
 SHAPE[10:110, 30:60] = True
@@ -139,3 +139,17 @@ def test_names_of_views_are_text_and_no_formulas() -> None:
 
     table = ViewTable("nm", ("$\\frac$", "b"), ("$\\frac$", "b"), np.array([[np.nan, 0.5], [1.0, np.nan]]))
     assert len(heat_map(table).png) > 100
+
+
+def test_a_dark_number_is_a_person_only_where_no_frame_holds_a_brighter_one(tmp_path) -> None:
+    """A frame that held a shadow alone became a person, in a sequence in which shadows are 50 and persons 255."""
+    shadow = np.where(SHAPE, 50, 0).astype(np.uint8)
+    whole = np.where(SHAPE, 255, 0).astype(np.uint8)
+    whole[-1, -1] = 50
+    paths = []
+    for number, frame in enumerate((shadow, whole, shadow)):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(frame).save(paths[-1])
+    seen = list(read_masks(paths))
+    assert [int((frame > 127).sum()) for frame in seen] == [0, int(SHAPE.sum() - SHAPE[-1, -1]), 0]
+    assert [(frame > 127).any() for frame in read_masks(paths[:1])] == [True]

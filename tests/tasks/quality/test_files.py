@@ -208,3 +208,21 @@ def test_soft_levels_keep_the_mean_and_are_kept_by_copies() -> None:
     assert len(made) == 80 and np.allclose(shares, found[1], atol=0.05)
     with pytest.raises(FewerError, match="deviation of 0 or more"):
         soft_levels([1, 2], [-1, 0])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How do I use the <video> tag?",
+        "What stands for the picture, <image> or <img></img>?",
+        "Does <img>logo</img> show a logo?",
+    ],
+)
+def test_tags_that_are_words_of_a_text_are_no_pictures(tmp_path: Path, question: str) -> None:
+    """Conversations without a picture are mixed in, and some are about code."""
+    for name, more in (("a.json", {}), ("b.json", {"image": "a.png"})):
+        asked = question if not more else f"<image>\nSharp? And: {question.split(',')[0]}"
+        record = {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "No"}], **more}
+        (tmp_path / name).write_text(json.dumps([record]))
+        (found,) = read_records(tmp_path / name)
+        assert found.image == more.get("image", "") and question.split(",")[0] in found.turns[0][0]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
-from fewer.tasks.segment.dataset import find_pictures, image_pool, mask_values, open_data
+from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, mask_values, open_data
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.training import plan_training
 
@@ -76,3 +77,18 @@ def test_slices_of_one_subject_are_on_one_side(disc_data, tmp_path) -> None:
     assert "8 images are of 4 subjects, such as 'p0' of p0_z0" in " ".join(plan.lines())
     alone = plan_training(data, TrainSettings(width=4, levels=2, subject="none"))
     assert "subjects" not in " ".join(alone.lines())
+
+
+def test_a_large_subject_does_not_make_the_part_that_judges_the_larger_one() -> None:
+    names = [f"sub1_z{z:02}" for z in range(18)] + ["sub2_z00", "sub2_z01"]
+    data = SegmentData(Path(), "folder", tuple(Case(name, ()) for name in names))
+    for seed in range(4):
+        assert data.split(0, 5, seed).val == ("sub2_z00", "sub2_z01")
+        folds = [data.split(fold, 5, seed).val for fold in range(2)]
+        assert sorted(folds[0] + folds[1]) == sorted(names)  # each judges once
+    with pytest.raises(FewerError, match="--subject none"):
+        data.split(3)
+    many = [f"sub{s:02}_z{z}" for s in range(12) for z in range(1 + s % 5)]
+    data = SegmentData(Path(), "folder", tuple(Case(name, ()) for name in many))
+    sizes = [len(data.split(fold, 5).val) for fold in range(5)]
+    assert sum(sizes) == len(many) and max(sizes) - min(sizes) <= 2

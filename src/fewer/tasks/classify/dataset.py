@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.subjects import Subjects, subjects_of
+from fewer.core.subjects import SUBJECT_RULES, Subjects, draw_groups, subjects_of
 from fewer.tasks.classify.pictures import Pictures
 
 __all__ = ["ClassifyData", "holdout"]
@@ -91,11 +92,13 @@ class ClassifyData:
         """The subject of each row, by the names of files without their folders and endings.
 
         Bare numbers are not believed here, since files are often called after their class. Nor are subjects where a
-        class would have one alone.
+        class would have one alone. A name that says nothing of a subject may stand in the folders of several classes.
         """
         short = {name: Path(name).stem for name in self.names}
         found = subjects_of(list(dict.fromkeys(short.values())), rule, bare=False)
-        own = {name: found.of[short[name]] if found.grouped else name for name in self.names}
+        several = {subject for subject, count in Counter(found.of.values()).items() if count > 1}
+        told = several if rule in SUBJECT_RULES else {s for stem, s in found.of.items() if re.search(rule, stem)}
+        own = {name: found.of[short[name]] if found.of[short[name]] in told else name for name in self.names}
         kinds = [{own[self.names[row]] for row in np.flatnonzero(self.labels == i)} for i in range(len(self.classes))]
         if rule == "auto" and any(len(kind) == 1 for kind in kinds):
             return subjects_of(self.names, "none")
@@ -126,21 +129,29 @@ def holdout(data: ClassifyData, share: float, seed: int, subject: str = "auto") 
         return data.rows("train"), data.rows("test")
     judge: set[str] = set()
     own = data.subjects(subject).of
-    for label in range(len(data.classes)):
-        rows = sorted(np.flatnonzero(data.labels == label), key=lambda row: data.names[row])
-        wanted = min(round(share * len(rows)), len(rows) - 1) if share else 0
-        if share and len(rows) > 1:
-            wanted = max(1, wanted)
-        sizes = Counter(own[data.names[row]] for row in rows)
-        groups = list(sizes)
+    sizes = [Counter[str]() for _ in data.classes]
+    for row in sorted(range(len(data)), key=lambda row: data.names[row]):
+        sizes[data.labels[row]][own[data.names[row]]] += 1
+    left = [len(of_class) for of_class in sizes]  # subjects of each class that train; one at least stays
+    classes: dict[str, list[int]] = {}
+    for label, of_class in enumerate(sizes):
+        for name in of_class:
+            classes.setdefault(name, []).append(label)
+
+    def claim(name: str) -> bool:
+        free = all(left[label] > 1 for label in classes[name])
+        for label in classes[name] if free else ():
+            left[label] -= 1
+        return free
+
+    for label, of_class in enumerate(sizes):
+        count, groups = of_class.total(), list(of_class)
+        wanted = max(1, min(round(share * count), count - 1)) if share and count > 1 else 0
         order = np.random.default_rng([seed, _SPLIT, label]).permutation(len(groups))
-        taken = sum(sizes[name] for name in judge if name in sizes) if judge else 0
-        for i in order[: max(0, len(groups) - 1)]:  # one subject at least is left to train
-            if taken >= wanted:
-                break
-            if groups[i] not in judge:
-                judge.add(groups[i])
-                taken += sizes[groups[i]]
+        wanted -= sum(of_class[name] for name in judge & of_class.keys())
+        free = [groups[i] for i in order if groups[i] not in judge]
+        drawn = draw_groups([of_class[name] for name in free], range(len(free)), wanted, lambda i: claim(free[i]))  # noqa: B023
+        judge |= {free[i] for i in drawn}
     held = np.array([row for row, name in enumerate(data.names) if own[name] in judge], dtype=np.int64)
     train = np.setdiff1d(np.arange(len(data)), held)
     if not len(train):

@@ -243,7 +243,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
             name="train",
             progress=progress,
             checkpoint=Checkpoint.within(
-                scratch, work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
+                scratch, work_key(settings.model_dump(exclude={"device", "subject"}), names, str(loaded.source))
             ),
             validate=_accuracy(prepared, settings, progress),
             constraints=Constrained(net, own, only_trainable=True) if held else None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.boxes import Floats
-from fewer.tasks.detect3d.frames import BYTE, Frame, Objects, have_place, in_bytes, intensities, read_scan
+from fewer.tasks.detect3d.frames import BYTE, Frame, Objects, has_bytes, have_place, in_bytes, read_scan
 from fewer.tasks.detect3d.kitti import Calibration, parse_calibration, parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
 
@@ -129,7 +129,7 @@ class DetectionData:
         seen = []
         for name in self.names[:: max(1, len(self.names) // _LOOKED_AT)][:_LOOKED_AT]:
             with suppress(FewerError):
-                seen.append(intensities(self.raw(name)))
+                seen.append(has_bytes(self.raw(name)))
         return BYTE if in_bytes([one for one in seen if one is not None]) else 1.0
 
     def label_file(self, name: str) -> Path | None:

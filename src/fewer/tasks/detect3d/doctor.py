@@ -17,7 +17,7 @@ from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
-from fewer.tasks.detect3d.frames import BYTE, Objects, have_place, in_bytes, intensities
+from fewer.tasks.detect3d.frames import BYTE, Objects, has_bytes, have_place, in_bytes, intensities
 from fewer.tasks.findings import Finding, Repaired, finding_lines, whole_copy
 from fewer.tasks.folders import make_folder
 
@@ -112,6 +112,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     points: list[int] = []
     hashes: dict[int, str] = {}
     bright: list[tuple[float, float]] = []
+    said: list[bool] = []
     columns: dict[str, int] = {}
     empty = boxes = labelled = 0
     with (progress or Silent()).stage("look at scans", len(data)) as stage:
@@ -122,7 +123,9 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
             if scan is not None:
                 points.append(len(scan))
                 columns[name] = scan.shape[1]
-                bright += [seen] if (seen := intensities(scan)) is not None else []
+                if (seen := intensities(scan)) is not None:
+                    bright.append(seen)
+                    said.append(bool(has_bytes(scan)))
                 same = hashes.setdefault(hash(scan.tobytes()), name)
                 if same != name:
                     findings.append(
@@ -143,7 +146,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     facts = {"scans": len(data), "labelled": labelled, "points": points, "classes": dict(counts.most_common())}
     facts["columns"] = {str(values): count for values, count in Counter(columns.values()).most_common()}
     facts["intensity"] = [min((low for low, _ in bright), default=0.0), max((top for _, top in bright), default=0.0)]
-    facts["bytes"] = in_bytes(bright)
+    facts["bytes"] = in_bytes(said)
     return ScanCheckup(data, tuple(findings), facts)
 
 

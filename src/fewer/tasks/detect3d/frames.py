@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 
-__all__ = ["Frame", "Objects", "have_place", "in_bytes", "intensities", "read_scan"]
+__all__ = ["Frame", "Objects", "has_bytes", "have_place", "in_bytes", "intensities", "read_scan"]
 
 BYTE = 255.0
 """The brightest return of sensors that give intensities as bytes."""
@@ -122,20 +122,39 @@ def intensities(scan: Floats) -> tuple[float, float] | None:
     return (float(there.min()), float(there.max())) if len(there) else None
 
 
-def in_bytes(seen: Sequence[tuple[float, float]]) -> bool:
-    """Whether the intensities of a whole set are bytes, which are brought to 0 to 1 as those of nuScenes are.
+def has_bytes(scan: Floats) -> bool | None:
+    """Whether the intensities of one scan are bytes: none below 0 or above 255, and a tenth of them well above 1.
 
-    Most scans tell: a single bright point among intensities from 0 to 1 must not darken the whole set.
+    So a few bright points among intensities from 0 to 1 tell nothing. Dark scans tell by whole numbers. None where no
+    intensity is a number.
 
     Examples
     --------
-    >>> in_bytes([(0, 240), (3, 255)]), in_bytes([(0, 1), (0, 1), (0, 7)]), in_bytes([(0, 4000)])
+    >>> scans = np.zeros((3, 20, 4))
+    >>> scans[:, :3, 3] = (9, 40.5, 240), (0.5, 0.7, 7), (0, 1, 2)
+    >>> [has_bytes(scan) for scan in scans]
+    [True, False, True]
+    """
+    there = scan[:, 3][np.isfinite(scan[:, 3])]
+    if not len(there):
+        return None
+    if there.min() < 0 or there.max() > BYTE:
+        return False
+    bright = np.count_nonzero(there > 2) > len(there) / 10
+    return bool(bright or (there.max() > 1 and (there == np.round(there)).all()))
+
+
+def in_bytes(scans: Sequence[bool]) -> bool:
+    """Whether the intensities of a set are bytes, which are brought to 0 to 1 as those of nuScenes are.
+
+    Half of the scans have to say so (:func:`has_bytes`): a few odd ones must not change how all are read.
+
+    Examples
+    --------
+    >>> in_bytes([True, True, False]), in_bytes([True, False, False]), in_bytes([])
     (True, False, False)
     """
-    if not seen:
-        return False
-    lows, tops = zip(*seen, strict=True)
-    return min(lows) >= 0 and max(tops) <= BYTE and float(np.median(tops)) > 2
+    return 2 * sum(scans) >= max(1, len(scans))
 
 
 def read_scan(path: Path, usual: int = 4) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, parse_json, read_array, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
-from fewer.tasks.detect3d.frames import BYTE, Objects, in_bytes, intensities, read_scan
+from fewer.tasks.detect3d.frames import BYTE, Objects, has_bytes, read_scan
 from fewer.tasks.detect3d.kitti import finite
 
 __all__ = ["custom_label_text", "parse_custom_label", "parse_sweep_boxes", "read_npy", "read_sweep", "sweep_boxes_text"]
@@ -79,7 +79,7 @@ def read_sweep(path: Path) -> Floats:
     Sweeps that other tools wrote may have it there already.
     """
     points = read_scan(path, 5)
-    if (seen := intensities(points)) is not None and in_bytes([seen]):
+    if has_bytes(points):
         points[:, 3] /= BYTE
     return points
 

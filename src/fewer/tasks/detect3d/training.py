@@ -242,7 +242,9 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
     def judge(net: nn.Module) -> float:
         return score_detector(net, plan.data, judges)[0].measures().get("mAP", 0.0)
 
-    key = work_key(settings.model_dump(exclude={"device"}), config.model_dump(mode="json"), plan.train, plan.val)
+    key = work_key(
+        settings.model_dump(exclude={"device"}), config.model_dump(mode="json", exclude={"vote"}), plan.train, plan.val
+    )
     found = fit(
         model,
         objective,

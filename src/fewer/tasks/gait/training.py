@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from fewer.tasks.gait.tpa import CHOICES
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
 from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.devices import process_rank
 from fewer.training.history import Fit
 from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
@@ -174,7 +174,7 @@ def train_planned(
     torch.manual_seed(settings.seed)
     model = build_network(plan.config)
     # of several processes, the one that owns the run clears its folder; the others must not lose theirs to it
-    home = scratch if int(os.environ.get("RANK", "0")) == 0 else None
+    home = scratch if process_rank() == 0 else None
     for left in home.glob(f"{_PREPARED}*") if home else ():  # by a training that was killed
         shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(prefix=_PREPARED, dir=home) as folder:

@@ -10,11 +10,13 @@ __all__ = ["as_llava"]
 
 _PLACEHOLDER = "<image>"
 _PLACEHOLDERS = re.compile(
-    r"<\|image(?:_\d+)?\|>|<ImageHere>|<image_placeholder>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>|<img></img>"
+    r"<\|image(?:_\d+)?\|>|<ImageHere>|<image_placeholder>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>"
 )
 """What stands for an image in texts for mPLUG-Owl2 and Phi-3, InternLM-XComposer, Janus, and Qwen2-VL."""
-_NAMED = re.compile(r"<img>([^<>]+)</img>")
-"""An image with its name in the text itself, as for Qwen-VL."""
+_NAMED = re.compile(r"<img>([^<>]+\.\w{2,5})</img>")
+"""An image with its name in the text itself, as for Qwen-VL; tags around other words are HTML."""
+_EMPTY = "<img></img>"
+"""The same with its name beside the text; without any name it is HTML."""
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "model": "gpt", "system": "system"}
 
 
@@ -52,7 +54,15 @@ def as_llava(value: Mapping[str, Any]) -> dict[str, Any]:
         told["image"] = told.pop("images")
     if "image" not in told and names:
         told["image"] = names[0] if len(names) == 1 else names
+    if told.get("image") and isinstance(told.get("conversations"), list):
+        told["conversations"] = [_with_placeholders(turn) for turn in told["conversations"]]
     return told
+
+
+def _with_placeholders(turn: Any) -> Any:
+    if isinstance(turn, Mapping) and turn.get("from") == "human" and isinstance(turn.get("value"), str):
+        return {**turn, "value": turn["value"].replace(_EMPTY, _PLACEHOLDER)}
+    return turn
 
 
 def _one_question(value: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -169,11 +169,11 @@ def _record(value: Any, where: str) -> Record:
         if not isinstance(part, Mapping) or part.get("from") != who or not isinstance(part.get("value"), str):
             raise UnusableRecord(f"{where}: turn {place} must be from {who} and have a text as value")
         texts.append(part["value"])
-    if value.get("video") or value.get("videos") or any("<video>" in text for text in texts[::2]):
-        raise UnusableRecord(f"{where} is about a video, which is not read; give frames of it as images")
     image, *others = _names(value.get("image") or "", where)
+    if value.get("video") or value.get("videos") or (not image and _stands_for("<video>", texts[0])):
+        raise UnusableRecord(f"{where} is about a video, which is not read; give frames of it as images")
     count = sum(text.count(PLACEHOLDER) for text in texts[::2])
-    if count and not image:
+    if not image and any(_stands_for(PLACEHOLDER, text) for text in texts[::2]):
         raise UnusableRecord(f"{where} has {PLACEHOLDER} in a question but names no image; it would train blind")
     if image and (count != 1 + len(others) or texts[0].count(PLACEHOLDER) != count):
         many = f"{1 + len(others)} images but not as many" if others else "an image but no single"
@@ -184,6 +184,11 @@ def _record(value: Any, where: str) -> Record:
     pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
     number = None if score is None else float(score)
     return Record(name, pairs, image, number, str(value.get("kind", "")), tuple(others))
+
+
+def _stands_for(tag: str, text: str) -> bool:
+    """Whether a tag stands for something to look at: in front of a text or on a line of its own; else it is a word."""
+    return text.lstrip().startswith(tag) or any(line.strip() == tag for line in text.splitlines())
 
 
 def _names(image: Any, where: str) -> list[str]:

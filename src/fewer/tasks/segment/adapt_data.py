@@ -13,7 +13,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.files import files_below, real_path
 from fewer.core.reading import refusing
-from fewer.core.subjects import Subjects
+from fewer.core.subjects import Subjects, draw_groups
 from fewer.study.tables import read_names
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
@@ -173,16 +173,21 @@ def _split(
     A fifth of them judges, from four on, and all of a subject or none; but none that alone has a class, which could not
     be learned then. Where no case can be spared, those that train judge as well.
     """
-    train, held = list(labelled), []
+    train = [case.name for case in labelled]
+    groups = subjects.groups(train)[::-1]
     count = max(1, len(labelled) // 5) if len(labelled) >= 4 else 0
-    for group in reversed(subjects.groups([case.name for case in labelled])):
-        own = [case for case in train if case.name in group]
-        rest = [case for case in train if case.name not in group]
-        fits = len(held) + len(own) <= count or (not held and count and len(own) <= MOST_HELD * len(labelled))
-        seen = frozenset().union(*(classes[case.name] for case in own))
-        if fits and seen <= frozenset().union(*(classes[case.name] for case in rest)):
-            train, held = rest, [*own, *held]
-    return tuple(train), tuple(held or labelled)
+
+    def claim(index: int) -> bool:
+        nonlocal train
+        own, rest = groups[index], [name for name in train if name not in groups[index]]
+        seen, others = (frozenset().union(*(classes[name] for name in part)) for part in (own, rest))
+        free = len(own) <= max(1, MOST_HELD * len(labelled)) and seen <= others
+        train = rest if free else train
+        return free
+
+    draw_groups([len(group) for group in groups], range(len(groups)), count, claim)
+    held = tuple(case for case in labelled if case.name not in train)
+    return tuple(case for case in labelled if case.name in train), held or tuple(labelled)
 
 
 CHANNEL = re.compile(r"_\d{4}$")

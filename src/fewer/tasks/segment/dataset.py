@@ -179,11 +179,20 @@ class SegmentData:
         groups = self.subjects(subject).groups(names)
         folds = min(folds, len(groups))
         if not 0 <= fold < folds:
-            what = "cases" if len(groups) == len(names) else "subjects"
-            raise FewerError(f"{len(groups)} {what} make {folds} folds, numbered from 0; there is no fold {fold}")
+            alone = len(groups) == len(names)
+            what, way = ("cases", "") if alone else ("subjects", " (--subject none: folds of cases)")
+            raise FewerError(f"{len(groups)} {what} make {folds} folds, numbered from 0; there is no fold {fold}{way}")
         order = np.random.default_rng(seed).permutation(len(groups))
-        val = sorted(name for i in order[fold::folds] for name in groups[i])
+        val = sorted(_even_folds([groups[i] for i in order], folds)[fold])
         return Split(tuple(name for name in names if name not in set(val)), tuple(val))
+
+
+def _even_folds(groups: Sequence[Sequence[str]], folds: int) -> list[list[str]]:
+    """Groups dealt out so that folds have about as many cases, the smallest fold first; groups of one go round."""
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for group in sorted(groups, key=len, reverse=True):
+        min(dealt, key=len).extend(group)
+    return sorted(dealt, key=len) if any(len(group) > 1 for group in groups) else dealt
 
 
 def mask_values(path: Path) -> list[int]:

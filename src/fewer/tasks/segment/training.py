@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -31,6 +30,7 @@ from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
 from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.devices import process_rank
 from fewer.training.loop import Fit, Special, Validation, check_device, fit, make_accelerator
 
 __all__ = ["plan_training", "start_from", "train"]
@@ -143,7 +143,7 @@ def train(
     settings, progress = settings or TrainSettings(), progress or Silent()
     check_device(settings)
     # under torchrun or accelerate launch, one process owns the folder; the others read its checkpoint when they resume
-    if int(os.environ.get("RANK", "0")) > 0:
+    if process_rank() > 0:
         scratch = Path(out) / ".scratch" if out is not None and resume else None
         return _train(plan_training(data, settings, split), settings, scratch, Silent(), judge=False)
 
@@ -182,7 +182,10 @@ def _train(
         timings["warm-up"] = perf_counter() - began
         began = perf_counter()
     key = work_key(
-        settings.model_dump(exclude={"cache", "device"}), preparation.to_dict(), split, str(plan.network.source)
+        settings.model_dump(exclude={"cache", "device", "subject"}),
+        preparation.to_dict(),
+        split,
+        str(plan.network.source),
     )
     model.to(accelerator.device)
     sampler = PatchSampler(store, settings, accelerator.process_index, accelerator.num_processes)

@@ -19,7 +19,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.reading import TEXT_LIMIT, data_limit, read_arrays, read_bytes, read_json
 from fewer.tasks.gait.data.layout import elsewhere, places_in
-from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
+from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask, read_masks
 from fewer.tasks.gait.data.silhouettes import SIZE, fills_height, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
@@ -207,10 +207,10 @@ def _from_pictures(folder: Path) -> np.ndarray:
     if not paths:
         raise FewerError(f"{folder} holds no mask images; give a pkl, npz or video file, or a folder of mask images")
     if read_mask(paths[0]).shape in _CUT:  # as small as silhouettes, and few bytes: all of them are looked at
-        masks = [read_mask(path) for path in paths]
+        masks = list(read_masks(paths))
         if len({mask.shape for mask in masks}) == 1:
             return as_silhouettes(np.stack(masks), str(folder))
-    found, empty = treat_frames(read_mask(path) for path in paths)
+    found, empty = treat_frames(read_masks(paths))
     if not len(found):
         raise FewerError(f"{folder} holds no person: all {empty} masks are empty")
     return found

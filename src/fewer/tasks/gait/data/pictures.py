@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
 from fewer.data.decode import open_image
 
-__all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask"]
+__all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask", "read_masks"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
@@ -38,10 +39,10 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: in_order(p.name))
 
 
-def as_mask(values: np.ndarray) -> np.ndarray:
+def as_mask(values: np.ndarray, numbers: bool = True) -> np.ndarray:
     """Numbers of any kind to a mask uint8 of 0 to 255: those from 0 to 1 are stretched, larger ones are shrunk.
 
-    Bytes that are 0 and one other number, such as 15 for a person, are a mask as well.
+    Bytes that are 0 and one other number, such as 15 for a person, are a mask as well, unless ``numbers`` is False.
 
     Examples
     --------
@@ -56,13 +57,34 @@ def as_mask(values: np.ndarray) -> np.ndarray:
         raise FewerError("holds numbers that are not finite")
     top = float(values.max()) if values.size else 0.0
     if values.dtype == np.uint8 and top != 1:
-        numbers = 1 < top < 128 and bool(((values == 0) | (values == top)).all())
-        return np.where(values > 0, 255, 0).astype(np.uint8) if numbers else values
+        return np.where(values > 0, 255, 0).astype(np.uint8) if numbers and _is_number(values) else values
     scale = 255.0 if top <= 1 else 255.0 / top if top > 255 else 1.0
     return (values * scale).clip(0, 255).astype(np.uint8)
 
 
-def read_mask(path: Path) -> np.ndarray:
+def _is_number(values: np.ndarray) -> bool:
+    """Whether bytes are 0 and one dark number."""
+    top = int(values.max()) if values.size else 0
+    return 1 < top < 128 and bool(((values == 0) | (values == top)).all())
+
+
+def read_masks(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Masks of one sequence, each as of :func:`read_mask`.
+
+    A number that stands for the person in one sequence is a shadow in another, where the person is brighter. So a dark
+    number counts only where no frame holds more; the other frames are looked at when the first such number is met.
+    """
+    numbers: bool | None = None
+    for path in paths:
+        values = read_mask(path, numbers=False)
+        if _is_number(values):
+            if numbers is None:
+                numbers = all(int(read_mask(other, numbers=False).max(initial=0)) < 128 for other in paths)
+            values = as_mask(values, numbers)
+        yield values
+
+
+def read_mask(path: Path, numbers: bool = True) -> np.ndarray:
     """A mask uint8 (height, width) of a picture file: the person is bright.
 
     Of colours with transparency that differs, what cannot be seen is background. Of palettes with
@@ -77,17 +99,17 @@ def read_mask(path: Path) -> np.ndarray:
     with refusing(str(path), "save the mask again"), open_image(path) as image:
         image.load()
         if image.mode == "P" and "transparency" not in image.info:
-            return _of_palette(np.asarray(image), np.asarray(image.convert("RGB")))
+            return _of_palette(np.asarray(image), np.asarray(image.convert("RGB")), numbers)
         if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
-            return as_mask(np.asarray(image))
+            return as_mask(np.asarray(image), numbers)
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-            return _of_transparent(np.asarray(image.convert("RGBA")))
+            return _of_transparent(np.asarray(image.convert("RGBA")), numbers)
         if image.mode in ("L", "1"):
             values = np.asarray(image.convert("L"))
         else:
             values = _of_colours(np.asarray(image.convert("RGB")))
     lossy = path.suffix.lower() in _LOSSY
-    values = values if lossy else as_mask(values)  # what compression leaves of black is no person
+    values = values if lossy else as_mask(values, numbers)  # what compression leaves of black is no person
     grey = values[(values > 31) & (values < 224)]
     if grey.size > _GREY * values.size and len(np.unique(grey)) > 32:
         raise FewerError(f"{path} is a photo, not a mask: give masks of the person, or a video of a still camera")
@@ -103,16 +125,17 @@ def _of_colours(colours: np.ndarray) -> np.ndarray:
     return np.where(brightest > 0, 255, 0).astype(np.uint8) if len(np.unique(number)) <= _PLAIN else brightest
 
 
-def _of_palette(entries: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def _of_palette(entries: np.ndarray, colours: np.ndarray, numbers: bool) -> np.ndarray:
     if (colours == colours[..., :1]).all():
-        return as_mask(colours[..., 0] if colours.any() else entries)
+        return as_mask(colours[..., 0] if colours.any() else entries, numbers)
     return np.where(colours.any(2), 255, 0).astype(np.uint8)
 
 
-def _of_transparent(values: np.ndarray) -> np.ndarray:
+def _of_transparent(values: np.ndarray, numbers: bool) -> np.ndarray:
     grey, alpha = values[..., :3].max(2), values[..., 3]
     if alpha.min() == alpha.max():
-        return as_mask(grey)
-    seen = as_mask(grey)[alpha > 0]
+        return as_mask(grey, numbers)
+    grey = as_mask(grey, numbers)
+    seen = grey[alpha > 0]
     # one colour on nothing: the shape is in the transparency alone
-    return alpha if seen.min() == seen.max() else np.where(alpha > 0, as_mask(grey), 0).astype(np.uint8)
+    return alpha if seen.min() == seen.max() else np.where(alpha > 0, grey, 0).astype(np.uint8)
