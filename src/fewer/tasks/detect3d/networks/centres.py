@@ -120,7 +120,7 @@ class CenterHead(nn.Module):
         return total
 
     def _learning(self, column: int, row: int, tall: int, wide: int) -> Iterator[tuple[int, int]]:
-        """Cells that learn the box of an object, as row and column: that of its centre, and those around it if wanted."""
+        """Row and column of the cells that learn the box of an object: its centre, and those around it if wanted."""
         around = self.config.around
         for at_y in range(max(0, row - around), min(tall, row + around + 1)):
             for at_x in range(max(0, column - around), min(wide, column + around + 1)):
@@ -150,9 +150,11 @@ class CenterHead(nn.Module):
                 heat[sample, place] = torch.maximum(heat[sample, place], bump.to(heat))
                 rest = torch.cat([one[2:3], one[3:6].log(), torch.stack([one[6].cos(), one[6].sin()])])
                 for at_y, at_x in self._learning(column, row, tall, wide):
-                    apart = float("-inf") if (at_y, at_x) == (row, column) else (x - at_x - 0.5) ** 2 + (
-                        y - at_y - 0.5
-                    ) ** 2
+                    apart = (
+                        float("-inf")
+                        if (at_y, at_x) == (row, column)
+                        else (x - at_x - 0.5) ** 2 + (y - at_y - 0.5) ** 2
+                    )
                     key = (sample, at_y * wide + at_x)
                     # of two objects in one cell the later one counts, as published
                     if key not in nearest or apart < nearest[key][0] or apart == float("-inf"):

@@ -252,8 +252,8 @@ def small_config(network: NetworkName, classes: tuple[str, ...] = ("Car", "Pedes
     common: dict[str, Any] = {"network": network, "classes": classes, "anchors": anchors, "shared": 32}
     # short trainings would end with the statistics of their beginning at the published momentum of 0.01
     common |= {"anchors_at": "centres", "norm_momentum": 0.1}
-    # several cells of a coarse grid find the same object: their mean stands better than the most confident one; so cells
-    # beside a centre learn its box as well, which short trainings gain from on its own
+    # several cells of a coarse grid find the same object: their mean stands better than the most confident one; so
+    # cells beside a centre learn its box as well, which short trainings gain from on its own
     common |= {"vote": 0.6, "around": 0 if anchors else 1}
     if network in ("pointpillars", "centerpoint-pillar"):
         shape = {"reach": (0, -23.04, -3, 46.08, 23.04, 1), "voxel": (0.36, 0.36, 4), "pillar": 32}
