@@ -132,7 +132,8 @@ class CenterHead(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x0, y0, dx, dy = self._cells()
         heat, tall, wide = torch.zeros_like(like), like.shape[-2], like.shape[-1]
-        nearest: dict[tuple[int, int], tuple[float, Tensor]] = {}
+        rows, samples, cells = [], [], []
+        beside: dict[tuple[int, int], tuple[float, Tensor]] = {}
         ys, xs = torch.arange(tall, device=like.device)[:, None], torch.arange(wide, device=like.device)[None]
         for sample, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             for one, number in zip(box, label.tolist(), strict=True):
@@ -150,17 +151,20 @@ class CenterHead(nn.Module):
                 heat[sample, place] = torch.maximum(heat[sample, place], bump.to(heat))
                 rest = torch.cat([one[2:3], one[3:6].log(), torch.stack([one[6].cos(), one[6].sin()])])
                 for at_y, at_x in self._learning(column, row, tall, wide):
-                    apart = (
-                        float("-inf")
-                        if (at_y, at_x) == (row, column)
-                        else (x - at_x - 0.5) ** 2 + (y - at_y - 0.5) ** 2
-                    )
-                    key = (sample, at_y * wide + at_x)
-                    # of two objects in one cell the later one counts, as published
-                    if key not in nearest or apart < nearest[key][0] or apart == float("-inf"):
-                        nearest[key] = (apart, torch.cat([one.new_tensor([x - at_x, y - at_y]), rest]))
-        rows = [row for _, row in nearest.values()]
-        samples, cells = [sample for sample, _ in nearest], [cell for _, cell in nearest]
+                    aim = torch.cat([one.new_tensor([x - at_x, y - at_y]), rest])
+                    key, apart = (sample, at_y * wide + at_x), (x - at_x - 0.5) ** 2 + (y - at_y - 0.5) ** 2
+                    if (at_y, at_x) == (row, column):
+                        rows.append(aim)
+                        samples.append(sample)
+                        cells.append(key[1])
+                    elif key not in beside or apart < beside[key][0]:
+                        beside[key] = (apart, aim)
+        centres = set(zip(samples, cells, strict=True))
+        for (sample, cell), (_, aim) in beside.items():
+            if (sample, cell) not in centres:
+                rows.append(aim)
+                samples.append(sample)
+                cells.append(cell)
         wanted = torch.stack(rows) if rows else like.new_zeros(0, 8)
         return heat, wanted, torch.tensor(samples, dtype=torch.long), torch.tensor(cells, dtype=torch.long)
 
