@@ -213,7 +213,7 @@ def test_nuscenes(seed):
             if distance == 2:
                 for error, value in means.items():
                     # a cone looks the same from all sides, and neither it nor a barrier drives
-                    if name == "traffic_cone" and error in ("orient", "vel") or (name, error) == ("barrier", "vel"):
+                    if (name == "traffic_cone" and error in ("orient", "vel")) or (name, error) == ("barrier", "vel"):
                         continue
                     errors[error].append(value)
         assert got[f"AP {name}"] == pytest.approx(ap)

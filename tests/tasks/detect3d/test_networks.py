@@ -319,7 +319,7 @@ def test_cells_beside_a_centre_learn_its_box():
     x0, y0, dx, dy = head._cells()
     boxes = torch.tensor([[x0 + 10.2 * dx, y0 + 10.7 * dy, -1.0, 4, 2, 1.5, 0.3]])
     boxes = torch.cat([boxes, boxes + torch.tensor([[2 * dx, 0, 0, 0, 0, 0, 0]])])
-    _, wanted, sample, cell = head._targets(like, [boxes], [torch.zeros(2, dtype=torch.long)], [0])
+    _, wanted, _, cell = head._targets(like, [boxes], [torch.zeros(2, dtype=torch.long)], [0])
     wide = config.head_grid[0]
     assert len(wanted) == len(set(cell.tolist())) == 15  # two blocks of nine that share a column
     place = torch.stack([(cell % wide + wanted[:, 0]) * dx + x0, (cell // wide + wanted[:, 1]) * dy + y0], 1)
