@@ -253,7 +253,8 @@ def _steps(
         taught=bool(judge.steps),
         other=None if other is None else ((other.circuit, other.parameters), other.way.name),
     )
-    return step_rows(plan, judge.known[:_SENSED].numpy(), judge.held.numpy(), judge.answers.numpy(), prices)
+    seen, held, answers = (t.numpy() for t in (judge.known[:_SENSED], judge.held, judge.answers))
+    return step_rows(plan, seen, held, answers, prices, network.answer, network.left)
 
 
 @dataclass(frozen=True, eq=False)

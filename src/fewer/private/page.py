@@ -179,8 +179,17 @@ def circuit_page(
             _answers(trial, where, facts),
             Section(name="network", title="What became of the network", points=_became(facts)),
         ],
-        data={k: v for k, v in facts.items() if k != "operations"},
+        data=_finite({k: v for k, v in facts.items() if k != "operations"}),
     )
+
+
+def _finite(values: Any) -> Any:
+    """The same with None for numbers that JSON does not have: a candidate whose results blew up is told, too."""
+    if isinstance(values, Mapping):
+        return {k: _finite(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_finite(v) for v in values]
+    return None if isinstance(values, float) and not np.isfinite(values) else values
 
 
 def _apart(apart: bool) -> str:
