@@ -5,13 +5,14 @@
 The network is that of ``fewer demo private``, trained here on scikit-learn's digits; its images are those digits. Both
 parts are planned as ``fewer compress --budget cycles=0.5x,he=0.5x --preset joint`` does, and judged on the same
 held-out images. Cycles are modelled, milliseconds predicted. Writes benchmarks/results/joint.csv, a row for each step
-under each target, and joint_order.csv, the order in which the steps help.
+under each target, joint_order.csv, the order in which the steps help, and joint.json, the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import fewer
 from fewer.data.digits import real_digits
 from fewer.engine.settings import Settings
 from fewer.private.demo_run import train_network
+from fewer.reports import environment
 from fewer.reports.joint import TARGETS
 from fewer.reports.page import Page
 
@@ -58,13 +60,15 @@ def main() -> None:
             TARGETS, found["budgets"], found["images"], found["steps"], strict=True
         ):
             for one in steps.values():
-                told = ["" if one[k] is None else f"{one[k]:.4g}" for k in ("share", "distance")]
-                writer.writerow([target, budget, count, one["step"], *told, one["note"]])
-                print(target, one["step"], *told, one["note"])
+                numbers = ["" if one[k] is None else f"{one[k]:.4g}" for k in ("share", "distance")]
+                writer.writerow([target, budget, count, one["step"], *numbers, one["note"]])
+                print(target, one["step"], *numbers, one["note"])
     with (RESULTS / "joint_order.csv").open("w", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["target", "order"])
         writer.writerows([target, " ".join(order)] for target, order in zip(TARGETS, found["order"], strict=True))
+    stamp = RESULTS / "joint.json"
+    stamp.write_text(json.dumps(environment(threads=torch.get_num_threads()), indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def ways_table(tried: Sequence[Any]) -> Table:
 
 
 def _loss(loss: float | None) -> str:
-    return "over the budget, or not among the best three" if loss is None else f"{loss:.3f}"
+    return "over the budget, or too far from the network before it was taught" if loss is None else f"{loss:.3f}"
 
 
 def steps_section(steps: Sequence[Mapping[str, Any]], budget: str, apart: bool) -> Section:
@@ -225,7 +225,8 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
             tables=[Table(head=["cost", "before", "after"], rows=rows), *([ways_table(ways)] if ways else [])],
             words=[
                 f"Chosen: {told['way']}. Below are all ways that were compared, the least loss first; losses are "
-                "those after teaching, on images that did not teach."
+                "those on images that did not teach. Other degrees were taught for a quarter of the steps, and the best "
+                "of them for all."
             ],
         ),
         *([steps_section(told["steps"], told["budget"], facts["apart"])] if told.get("steps") else []),

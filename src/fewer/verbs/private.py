@@ -153,6 +153,7 @@ def _compiled(
     """The network with polynomials, its circuit, parameters, and what is told of it."""
     from fewer.private.adapt import adapt, answers_of
     from fewer.private.compile import approximate_activations, pack_within
+    from fewer.private.joint import said_by
     from fewer.private.left import names_of
     from fewer.private.reading import read_network
     from fewer.private.verdict import agreement
@@ -169,7 +170,8 @@ def _compiled(
         circuit, parameters, more = _cheaper(
             loaded.model, network, x, (budget[0], budget[1]), judging, steps, seed, progress
         )
-        said = np.concatenate([circuit.run(part.numpy()) for part in judging[:_JUDGED].split(20)])
+        same = more.pop("network")
+        said = same(judging).numpy() if same is not None else said_by(circuit, judging[:_JUDGED].numpy())
     wanted = answers_of(loaded.model, network, judging[: len(said)]).double().numpy()
     return (
         network,
@@ -265,7 +267,7 @@ def _cheaper(
         "tried": [{"way": t.name, "cost": t.cost, "loss": t.loss} for t in found.tried],
         **({"steps": [asdict(row) for row in found.steps]} if joint else {}),
     }
-    return found.circuit, found.parameters, {"cheaper": told}
+    return found.circuit, found.parameters, {"cheaper": told, "network": found.network}
 
 
 def private_keys(circuit: str | Path, out: str | Path) -> Path:
