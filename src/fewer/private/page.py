@@ -225,8 +225,8 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
             tables=[Table(head=["cost", "before", "after"], rows=rows), *([ways_table(ways)] if ways else [])],
             words=[
                 f"Chosen: {told['way']}. Below are all ways that were compared, the least loss first; losses are "
-                "those on images that did not teach. Other degrees were taught for a quarter of the steps, and the best "
-                "of them for all."
+                "those on images that did not teach. Other degrees were taught for a quarter of the steps, and the "
+                "best of them for all."
             ],
         ),
         *([steps_section(told["steps"], told["budget"], facts["apart"])] if told.get("steps") else []),
