@@ -96,7 +96,7 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
     if not prepared.conduct.differentiable:
         return settings.model_copy(update={"estimator": "measured"})
     units = prepared.matched.units
-    offered = unit_options(units, settings, prepared.couplings.links)
+    offered = unit_options(units, settings, prepared.couplings.links, prepared.stored)
     options = sum(o.removes != "rows" for ladder in offered.values() for o in ladder[1:])  # rows are not tried
     macs = prepared.fixed["macs"] + sum(u.macs for u in units)
     cheap = options * settings.sensing * macs / 2 <= _CHEAP_MACS
@@ -137,7 +137,7 @@ def sense_curves(
     prepared, settings = work.prepared, work.settings
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
-    device, options = device_costs(work, unit_options(units, settings, prepared.couplings.links))
+    device, options = device_costs(work, unit_options(units, settings, prepared.couplings.links, prepared.stored))
     refuse_early(device, budgets, share)
     batches = sensing_batches(work)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1

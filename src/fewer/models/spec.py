@@ -50,6 +50,8 @@ class LoadedModel(Shown):
         What the task of a trained model keeps with it, as JSON values.
     assumed : bool
         Nothing says how images become its input: those are ImageNet's usual numbers.
+    stored : mapping
+        The precision of every layer that a run stores in less than fp32, by the layer's name.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class LoadedModel(Shown):
     task: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     assumed: bool = False
+    stored: Mapping[str, str] = field(default_factory=dict)
 
     def shown(self) -> tuple[str, list[Fact]]:
         """What it is, and how its input is made: the numbers that are most often wrong."""
@@ -358,7 +361,9 @@ def _from_run(folder: str) -> LoadedModel:
     recipe = load_recipe(folder)
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{folder}/recipe.json")
     task = recipe.meta.get("task")
-    return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
+    stored = {unit.name: unit.precision for unit in recipe.units if unit.precision != "fp32"}
+    model = load_artefact(folder)
+    return LoadedModel(model, str(Path(folder)), recipe.source, preprocess, task, recipe.meta, stored=stored)
 
 
 def _from_weights(spec: str, config: str | None) -> LoadedModel | None:
