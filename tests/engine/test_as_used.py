@@ -120,7 +120,9 @@ def test_a_plan_that_is_best_in_torch_alone_is_not_taken(images: torch.Tensor, m
     second = [dict(row) for row in rows]
     taken, _ = final(work, sensed, budgets, second)
     assert taken != "dp" and "made" not in second[0], "a number from elsewhere is none"
-    monkeypatch.setattr(running, "model_in_use", lambda *_: fails(*_[:-1], exactly))
+    monkeypatch.setattr(
+        running, "model_in_use", lambda work, curves, model, masks, _: fails(work, curves, model, masks, exactly)
+    )
     assert final(work, sensed, budgets, [dict(row) for row in rows])[0] == usual, "where none runs, torch decides"
     monkeypatch.setattr(contest_module, "_MOST_KEPT", 1)
     taken, made = final(work, sensed, budgets, [dict(row) for row in rows])
