@@ -39,6 +39,8 @@ _CLOSE = 1.5
 """Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""
 _MOST_KEPT = 2**31
 """Bytes of finished models that are kept for the report; of larger models it makes its rows anew."""
+_COPIES = 4
+"""Of a model's weights, where it was judged in a runtime: the model, its copy, the file and the runtime's own."""
 _OF_CURVES = ("dp", "bold")  # the others are rules that know nothing of distortion
 
 
@@ -225,10 +227,18 @@ def final(
     finalists = finalists_of(rows, settings.baselines)
     made: dict[bytes, Made] = {}
     if len(finalists) > 1 or apart is not None:
-        for row in finalists:
-            one = _make(work, way_of(row["name"]), sensed, budgets, made)
-            model = _used(work, way_of(row["name"]), sensed, budgets, one) if elsewhere else one.model
-            row["made"] = judge.judge(model).distortion
+        for here in (elsewhere, False):  # what does not run where it is to be used is no plan, unless none does
+            for row in finalists:
+                way = way_of(row["name"])
+                one = _make(work, way, sensed, budgets, made)
+                model = _used(work, way, sensed, budgets, one) if here else one.model
+                if model is not None:
+                    row["made"] = judge.judge(model).distortion
+                _spare(made, _lowest(sensed, budgets, finalists), prepared)
+            if any("made" in row for row in finalists):
+                break
+            elsewhere = False
+        finalists = [row for row in finalists if "made" in row]
     best = _best(finalists, apart is not None)
     if apart is not None and settings.compensation == "obs":
         for way in _simple_ways(prepared):
@@ -239,12 +249,16 @@ def final(
             one = _make(work, way, sensed, budgets, made)
             found = judge.judge(one.model).distortion
             if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
-                found = judge.judge(_used(work, way, sensed, budgets, one)).distortion
+                model = _used(work, way, sensed, budgets, one)
+                if model is None:
+                    continue
+                found = judge.judge(model).distortion
             rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
             if found < best["made"]:
                 best = rows[-1]
-    way = way_of(best["name"])
-    return way.name, _kept(made, way.key(choose(sensed.curves, budgets, way.allocator).choice), prepared)
+            _spare(made, _lowest(sensed, budgets, [best]), prepared)
+    _spare(made, _lowest(sensed, budgets, [best]), prepared)
+    return way_of(best["name"]).name, made
 
 
 def _best(finalists: Sequence[dict[str, Any]], apart: bool) -> dict[str, Any]:
@@ -264,23 +278,33 @@ def _best(finalists: Sequence[dict[str, Any]], apart: bool) -> dict[str, Any]:
     return middle if apart and middle["made"] < (1 - _MARGIN) * best["made"] else best
 
 
-def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module:
-    """A model where it will run; as it is where that is not possible, which is told when it is to be used."""
-    from fewer.engine.as_used import as_used
+def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module | None:
+    """A model where it will run; None where that is not possible, as a model that was judged in torch says less."""
+    from fewer.engine.as_used import model_in_use
 
     if one.used is None:
         options = sensed.chosen(choose(sensed.curves, budgets, way.allocator).choice)
         try:
-            one.used = as_used(work, one.model, one.masks, options)
+            one.used = model_in_use(work, sensed.curves, one.model, one.masks, options)
         except FewerError:
-            return one.model
+            return None
     return one.used
 
 
-def _kept(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> dict[bytes, Made]:
-    """The models that stay in memory: all, or of large models the winner alone."""
+def _lowest(sensed: Sensed, budgets: Sequence[Budget], rows: Sequence[dict[str, Any]]) -> bytes:
+    """The key of the model that is lowest so far."""
+    best = min((row for row in rows if "made" in row), key=lambda row: row["made"], default=rows[0])
+    way = way_of(best["name"])
+    return way.key(choose(sensed.curves, budgets, way.allocator).choice)
+
+
+def _spare(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> None:
+    """Keep all models in memory, or of large ones the one that is lowest so far; what is taken is made again."""
     size = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
-    return made if size * len(made) <= _MOST_KEPT else {k: v for k, v in made.items() if k == winner}
+    copies = sum(1 if one.used in (None, one.model) else _COPIES for one in made.values())
+    if size * copies > _MOST_KEPT:
+        for key in [key for key in made if key != winner]:
+            del made[key]
 
 
 def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -> list[dict[str, Any]]:

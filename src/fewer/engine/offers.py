@@ -5,6 +5,7 @@ For each offer the weights are planned anew at what they then cost, and the offe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from fewer.cost.energy import fixed_joules, option_joules
 from fewer.cost.static import fixed_costs
 from fewer.distortion.outputs import reduction
 from fewer.engine.apply import apply_options
-from fewer.engine.as_used import input_rounding
+from fewer.engine.as_used import input_rounding, model_in_use
 from fewer.engine.assembly import Assembly
 from fewer.engine.deploy import measured_here, plan_within
 from fewer.engine.judge import judge_of
@@ -178,7 +179,7 @@ def _best_together(
 
 
 def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
-    """Distortion of a plan's finished model on images that no repair has seen.
+    """Distortion of a plan's finished model, where it will run, on images that no repair has seen.
 
     A repair in order makes up for much of a cut and for nothing of a smaller image, so that plans which are only put
     together favour the smaller image: an Inception-like network at 0.3 of its FLOPs had 0.049 with 28 pixels along a
@@ -188,8 +189,13 @@ def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
     assert work.prepared.deciding is not None
     outer = outer_of(curves)
     title = f"try {', '.join(outer) or 'all'}"
-    model, _ = apply_options(work, sensed.options, sensed.chosen(plan.choice, curves), outer=outer, title=title)
-    return judge_of(work.prepared, work.settings, work.prepared.deciding).judge(model).distortion
+    chosen = sensed.chosen(plan.choice, curves)
+    model, masks = apply_options(work, sensed.options, chosen, outer=outer, title=title)
+    try:
+        used = model_in_use(work, curves, model, masks, chosen)
+    except FewerError:
+        return math.inf  # what does not run where it is to be used is no plan
+    return judge_of(work.prepared, work.settings, work.prepared.deciding).judge(used).distortion
 
 
 def _in_time(
