@@ -178,18 +178,25 @@ def _best_together(
 
 
 def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
-    """Distortion of a plan's finished model on images that no repair has seen.
+    """What a plan's finished model shows, in a number that is lower for better ones.
+
+    It is the product of its distortions on the few images that no repair has seen and on those of the calibration.
 
     A repair in order makes up for much of a cut and for nothing of a smaller image, so that plans which are only put
     together favour the smaller image: an Inception-like network at 0.3 of its FLOPs had 0.049 with 28 pixels along a
     side that were taken, and has 0.016 with all 32.
     """
     plan, curves, _ = one
-    assert work.prepared.deciding is not None
+    prepared = work.prepared
+    assert prepared.deciding is not None
     outer = outer_of(curves)
     title = f"try {', '.join(outer) or 'all'}"
     model, _ = apply_options(work, sensed.options, sensed.chosen(plan.choice, curves), outer=outer, title=title)
-    return judge_of(work.prepared, work.settings, work.prepared.deciding).judge(model).distortion
+    unseen, fitted = (
+        judge_of(prepared, work.settings, samples).judge(model).distortion
+        for samples in (prepared.deciding, prepared.calibration)
+    )
+    return unseen * fitted
 
 
 def _in_time(
