@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fewer.engine.assembly import Assembly
+    from fewer.engine.judge import Judge
     from fewer.engine.prepare import Prepared
     from fewer.engine.sense import Sensed
     from fewer.engine.settings import Settings
@@ -221,42 +222,53 @@ def final(
     prepared, settings = work.prepared, work.settings
     apart = prepared.deciding
     judge = judge_of(prepared, settings, prepared.calibration if apart is None else apart)
-    elsewhere = runs_elsewhere(work, sensed)
-
-    def chosen_by(way: Way) -> np.ndarray:
-        return choose(sensed.curves, budgets, way.allocator).choice
-
     finalists = finalists_of(rows, settings.baselines, _halfway(prepared))
     made: dict[bytes, Made] = {}
     if len(finalists) > 1 or apart is not None:
-        fitted = (
-            judge_of(prepared, settings, prepared.calibration) if apart is not None and len(finalists) > 1 else None
-        )
-        for count, row in enumerate(finalists, 1):
-            way = way_of(row["name"])
-            one = _make(work, way, sensed, budgets, made)
-            model = _used(work, way, sensed, budgets, one) if elsewhere else one.model
-            row["made"] = judge.judge(model).distortion
-            if fitted is not None:
-                row["fitted"] = fitted.judge(model).distortion
-            may_be_taken = [way_of(name) for name in ("dp", _best(finalists[:count])["name"])]
-            made = _kept(made, [way.key(chosen_by(way)) for way in may_be_taken], prepared)
+        made = _finish(work, sensed, budgets, finalists, judge)
     best = _best(finalists)
-    if apart is not None and settings.compensation == "obs":
-        for way in _simple_ways(prepared):
-            try:
-                plan = choose(sensed.curves, budgets, way.allocator)
-            except FewerError:
-                continue
-            one = _make(work, way, sensed, budgets, made)
-            found = judge.judge(one.model).distortion
-            if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
-                found = judge.judge(_used(work, way, sensed, budgets, one)).distortion
-            rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
-            if found < best["made"]:
-                best = rows[-1]
-    way = way_of(best["name"])
-    return way.name, _kept(made, [way.key(chosen_by(way))], prepared)
+    for way in _simple_ways(prepared) if apart is not None and settings.compensation == "obs" else ():
+        try:
+            plan = choose(sensed.curves, budgets, way.allocator)
+        except FewerError:
+            continue
+        one = _make(work, way, sensed, budgets, made)
+        found = judge.judge(one.model).distortion
+        if found < best["made"] and runs_elsewhere(work, sensed):  # what rounds on the way makes nothing better
+            found = judge.judge(_used(work, way, sensed, budgets, one)).distortion
+        rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
+        if found < best["made"]:
+            best = rows[-1]
+        made = _kept(made, _keys(sensed, budgets, best["name"]), prepared)
+    return best["name"], _kept(made, _keys(sensed, budgets, best["name"]), prepared)
+
+
+def _finish(
+    work: Work, sensed: Sensed, budgets: Sequence[Budget], finalists: Sequence[dict[str, Any]], judge: Judge
+) -> dict[bytes, Made]:
+    """Make the plans of some rows real and measure them; of large models those stay that may be taken."""
+    from fewer.engine.as_used import runs_elsewhere
+    from fewer.engine.judge import judge_of_fitted
+
+    several = work.prepared.deciding is not None and len(finalists) > 1
+    fitted = judge_of_fitted(work.prepared, work.settings) if several else None
+    elsewhere, made = runs_elsewhere(work, sensed), {}
+    for count, row in enumerate(finalists, 1):
+        way = way_of(row["name"])
+        one = _make(work, way, sensed, budgets, made)
+        model = _used(work, way, sensed, budgets, one) if elsewhere else one.model
+        row["made"] = judge.judge(model).distortion
+        if fitted is not None:
+            row["fitted"] = fitted.judge(model).distortion
+        names = finalists[0]["name"], _best(finalists[:count])["name"]
+        made = _kept(made, _keys(sensed, budgets, *names), work.prepared)
+    return made
+
+
+def _keys(sensed: Sensed, budgets: Sequence[Budget], *names: str) -> list[bytes]:
+    """Of the models of some ways."""
+    ways = map(way_of, names)
+    return [way.key(choose(sensed.curves, budgets, way.allocator).choice) for way in ways]
 
 
 def score(row: Mapping[str, Any]) -> float:

@@ -5,6 +5,7 @@ For each offer the weights are planned anew at what they then cost, and the offe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.as_used import input_rounding
 from fewer.engine.assembly import Assembly
 from fewer.engine.deploy import measured_here, plan_within
-from fewer.engine.judge import judge_of
+from fewer.engine.judge import judge_of, judge_of_fitted
 from fewer.engine.outer import outer_of
 from fewer.engine.plan import choose
 from fewer.engine.sense import Sensed
@@ -192,11 +193,8 @@ def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
     outer = outer_of(curves)
     title = f"try {', '.join(outer) or 'all'}"
     model, _ = apply_options(work, sensed.options, sensed.chosen(plan.choice, curves), outer=outer, title=title)
-    unseen, fitted = (
-        judge_of(prepared, work.settings, samples).judge(model).distortion
-        for samples in (prepared.deciding, prepared.calibration)
-    )
-    return unseen * fitted
+    judges = judge_of(prepared, work.settings, prepared.deciding), judge_of_fitted(prepared, work.settings)
+    return math.prod(judge.judge(model).distortion for judge in judges)
 
 
 def _in_time(
