@@ -15,7 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
-from fewer.engine.contest import _best, _halfway, _kept, contest, final, finalists_of, way_of
+from fewer.engine.contest import _best, _halfway, _spare, contest, final, finalists_of, way_of
 from fewer.engine.judge import Judge
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -172,11 +172,15 @@ def test_a_large_model_is_kept_only_as_long_as_it_may_be_taken(monkeypatch):
     taken, every = final(Work(prepared, settings), sensed, budgets, [dict(row) for row in rows])
     monkeypatch.setattr("fewer.engine.contest._MOST_KEPT", 1)
     held: list[int] = []
-    real = _kept
-    monkeypatch.setattr("fewer.engine.contest._kept", lambda made, *a: held.append(len(kept := real(made, *a))) or kept)
+
+    def counting(made, *rest):
+        _spare(made, *rest)
+        held.append(len(made))
+
+    monkeypatch.setattr("fewer.engine.contest._spare", counting)
     again, one = final(Work(prepared, settings), sensed, budgets, [dict(row) for row in rows])
     assert again == taken and len(every) > 4
-    assert len(one) == 1 and set(one) <= set(every) and max(held) <= 2
+    assert len(one) == 1 and set(one) <= set(every) and max(held) == 1
 
 
 def test_plans_of_the_same_curves_do_not_take_the_place_of_a_rule():

@@ -40,6 +40,8 @@ _LARGE = 10_000_000
 """Weights from which on a single one of the plans halfway to a rule is made real, as each takes long."""
 _MOST_KEPT = 2**31
 """Bytes of finished models that are kept for the report; of larger models it makes its rows anew."""
+_COPIES = 4
+"""Of a model's weights, where it was judged in a runtime: the model, its copy, the file and the runtime's own."""
 _OF_CURVES = ("dp", "bold")  # the others are rules that know nothing of distortion
 
 
@@ -222,10 +224,15 @@ def final(
     prepared, settings = work.prepared, work.settings
     apart = prepared.deciding
     judge = judge_of(prepared, settings, prepared.calibration if apart is None else apart)
+    elsewhere = runs_elsewhere(work, sensed)
     finalists = finalists_of(rows, settings.baselines, _halfway(prepared))
     made: dict[bytes, Made] = {}
     if len(finalists) > 1 or apart is not None:
-        made = _finish(work, sensed, budgets, finalists, judge)
+        _finish(work, sensed, budgets, finalists, judge, made, elsewhere=elsewhere)
+        if not any("made" in row for row in finalists):  # what does not run where it is to be used is no plan
+            elsewhere = False  # unless none does
+            _finish(work, sensed, budgets, finalists, judge, made, elsewhere=elsewhere)
+        finalists = [row for row in finalists if "made" in row]
     best = _best(finalists)
     for way in _simple_ways(prepared) if apart is not None and settings.compensation == "obs" else ():
         try:
@@ -234,41 +241,44 @@ def final(
             continue
         one = _make(work, way, sensed, budgets, made)
         found = judge.judge(one.model).distortion
-        if found < best["made"] and runs_elsewhere(work, sensed):  # what rounds on the way makes nothing better
-            found = judge.judge(_used(work, way, sensed, budgets, one)).distortion
+        if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
+            model = _used(work, way, sensed, budgets, one)
+            if model is None:
+                continue
+            found = judge.judge(model).distortion
         rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
         if found < best["made"]:
             best = rows[-1]
-        made = _kept(made, _keys(sensed, budgets, best["name"]), prepared)
-    return best["name"], _kept(made, _keys(sensed, budgets, best["name"]), prepared)
+        _spare(made, _key(sensed, budgets, best), prepared)
+    _spare(made, _key(sensed, budgets, best), prepared)
+    return way_of(best["name"]).name, made
 
 
 def _finish(
-    work: Work, sensed: Sensed, budgets: Sequence[Budget], finalists: Sequence[dict[str, Any]], judge: Judge
-) -> dict[bytes, Made]:
-    """Make the plans of some rows real and measure them; of large models those stay that may be taken."""
-    from fewer.engine.as_used import runs_elsewhere
+    work: Work,
+    sensed: Sensed,
+    budgets: Sequence[Budget],
+    finalists: Sequence[dict[str, Any]],
+    judge: Judge,
+    made: dict[bytes, Made],
+    *,
+    elsewhere: bool,
+) -> None:
+    """Make the plans of some rows real and measure them; with ``elsewhere`` where they will run, if they can."""
     from fewer.engine.judge import judge_of_fitted
 
     several = work.prepared.deciding is not None and len(finalists) > 1
     fitted = judge_of_fitted(work.prepared, work.settings) if several else None
-    elsewhere, made = runs_elsewhere(work, sensed), {}
-    for count, row in enumerate(finalists, 1):
+    for row in finalists:
         way = way_of(row["name"])
         one = _make(work, way, sensed, budgets, made)
         model = _used(work, way, sensed, budgets, one) if elsewhere else one.model
-        row["made"] = judge.judge(model).distortion
-        if fitted is not None:
-            row["fitted"] = fitted.judge(model).distortion
-        names = finalists[0]["name"], _best(finalists[:count])["name"]
-        made = _kept(made, _keys(sensed, budgets, *names), work.prepared)
-    return made
-
-
-def _keys(sensed: Sensed, budgets: Sequence[Budget], *names: str) -> list[bytes]:
-    """Of the models of some ways."""
-    ways = map(way_of, names)
-    return [way.key(choose(sensed.curves, budgets, way.allocator).choice) for way in ways]
+        if model is not None:
+            row["made"] = judge.judge(model).distortion
+            if fitted is not None:
+                row["fitted"] = fitted.judge(model).distortion
+        done = [row for row in finalists if "made" in row]
+        _spare(made, _key(sensed, budgets, _best(done) if done else finalists[0]), work.prepared)
 
 
 def score(row: Mapping[str, Any]) -> float:
@@ -303,23 +313,32 @@ def _halfway(prepared: Prepared) -> int:
     return len(BETWEEN) if sum(unit.numel for unit in prepared.matched.units) < _LARGE else 1
 
 
-def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module:
-    """A model where it will run; as it is where that is not possible, which is told when it is to be used."""
-    from fewer.engine.as_used import as_used
+def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module | None:
+    """A model where it will run; None where that is not possible, as a model that was judged in torch says less."""
+    from fewer.engine.as_used import model_in_use
 
     if one.used is None:
         options = sensed.chosen(choose(sensed.curves, budgets, way.allocator).choice)
         try:
-            one.used = as_used(work, one.model, one.masks, options)
+            one.used = model_in_use(work, sensed.curves, one.model, one.masks, options)
         except FewerError:
-            return one.model
+            return None
     return one.used
 
 
-def _kept(made: dict[bytes, Made], needed: Sequence[bytes], prepared: Prepared) -> dict[bytes, Made]:
-    """The models that stay in memory: all, or of large models those that may still be taken."""
+def _key(sensed: Sensed, budgets: Sequence[Budget], row: Mapping[str, Any]) -> bytes:
+    """Of the model of a row."""
+    way = way_of(row["name"])
+    return way.key(choose(sensed.curves, budgets, way.allocator).choice)
+
+
+def _spare(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> None:
+    """Keep all models in memory, or of large ones the one that is best so far; what is taken is made again."""
     size = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
-    return made if size * len(made) <= _MOST_KEPT else {k: v for k, v in made.items() if k in needed}
+    copies = sum(1 if one.used in (None, one.model) else _COPIES for one in made.values())
+    if size * copies > _MOST_KEPT:
+        for key in [key for key in made if key != winner]:
+            del made[key]
 
 
 def finalists_of(

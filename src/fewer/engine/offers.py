@@ -23,7 +23,7 @@ from fewer.cost.energy import fixed_joules, option_joules
 from fewer.cost.static import fixed_costs
 from fewer.distortion.outputs import reduction
 from fewer.engine.apply import apply_options
-from fewer.engine.as_used import input_rounding
+from fewer.engine.as_used import input_rounding, model_in_use
 from fewer.engine.assembly import Assembly
 from fewer.engine.deploy import measured_here, plan_within
 from fewer.engine.judge import judge_of, judge_of_fitted
@@ -179,7 +179,7 @@ def _best_together(
 
 
 def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
-    """What a plan's finished model shows, in a number that is lower for better ones.
+    """What a plan's finished model shows, where it will run, in a number that is lower for better ones.
 
     It is the product of its distortions on the few images that no repair has seen and on those of the calibration.
 
@@ -192,9 +192,14 @@ def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
     assert prepared.deciding is not None
     outer = outer_of(curves)
     title = f"try {', '.join(outer) or 'all'}"
-    model, _ = apply_options(work, sensed.options, sensed.chosen(plan.choice, curves), outer=outer, title=title)
+    chosen = sensed.chosen(plan.choice, curves)
+    model, masks = apply_options(work, sensed.options, chosen, outer=outer, title=title)
+    try:
+        used = model_in_use(work, curves, model, masks, chosen)
+    except FewerError:
+        return math.inf  # what does not run where it is to be used is no plan
     judges = judge_of(prepared, work.settings, prepared.deciding), judge_of_fitted(prepared, work.settings)
-    return math.prod(judge.judge(model).distortion for judge in judges)
+    return math.prod(judge.judge(used).distortion for judge in judges)
 
 
 def _in_time(

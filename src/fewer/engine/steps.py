@@ -12,6 +12,7 @@ from fewer.approximate.sites import approximate, approximations_of
 from fewer.core.option import Option
 from fewer.core.progress import Progress
 from fewer.engine.apply import apply_options
+from fewer.engine.as_used import model_in_use
 from fewer.engine.comparison import row_of
 from fewer.engine.judge import Judge
 from fewer.engine.work import Work
@@ -50,17 +51,20 @@ def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, A
     if made is None and e.settings.accelerator is None:
         return []
     alone: list[dict[str, Any]] = []
+    work = Work(e.prepared, e.settings, progress)
     whole = e.plan.options()
     cut = any(o.sparsity for o in whole.values())
     bits = any(o.precision != "fp32" for o in whole.values())
     for step, label in (("cut", "only the cut"), ("bits", "only the bits")) if cut and bits else ():
         chosen = one_step(whole, step)
         options = {name: (*e.sensed.options[name], option) for name, option in chosen.items()}
-        model, _ = apply_options(Work(e.prepared, e.settings, progress), options, chosen, title=label)
-        alone.append(_row(e, judge, step, model, label, note=_note(e, chosen)))
+        model, masks = apply_options(work, options, chosen, title=label)
+        used = model_in_use(work, e.sensed.curves, model, masks, chosen)
+        alone.append(_row(e, judge, step, used, label, note=_note(e, chosen)))
     together = []
     if made is not None:
-        together.append(_row(e, judge, "plain", made.plain, "fewer, functions in floating point", met=True))
+        used = model_in_use(work, e.sensed.curves, made.plain, e.masks, whole)
+        together.append(_row(e, judge, "plain", used, "fewer, functions in floating point", met=True))
         functions = approximate(copied_module(e.prepared.model), approximations_of(made.model))
         alone.append(_row(e, judge, "functions", functions, "only integer functions"))
     return [*together, *sorted(alone, key=lambda row: row["distortion"])]
