@@ -13,6 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.progress import Progress
 from fewer.engine.apply import apply_options
+from fewer.engine.as_used import model_in_use
 from fewer.engine.comparison import row_of
 from fewer.engine.judge import Judge
 from fewer.engine.plan import choose
@@ -76,27 +77,42 @@ def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, A
     if made is None and e.settings.accelerator is None:
         return []
     alone: list[dict[str, Any]] = []
+    work = Work(e.prepared, e.settings, progress)
     whole = e.plan.options()
     cut = any(o.sparsity for o in whole.values())
     bits = any(o.precision != "fp32" for o in whole.values())
-    for step, label in _LONE.items() if cut and bits else ():
+    for step in _LONE if cut and bits else ():
         chosen = one_step(whole, step)
         options = {name: (*e.sensed.options[name], option) for name, option in chosen.items()}
-        model, _ = apply_options(Work(e.prepared, e.settings, progress), options, chosen, title=label)
-        alone.append(_row(e, judge, step, model, label, note=_note(e, chosen)))
-    for step, label in _LONE.items():
+        alone.append(_made_row(e, judge, work, step, options, chosen, _note(e, chosen)))
+    for step in _LONE:
         if e.settings.accelerator is None or {"cut": cut, "bits": bits}[step]:
             continue
         chosen = _within(e, step)
         if chosen is not None:  # the plan does without, and what it would do is told
-            model, _ = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
-            alone.append(_row(e, judge, step, model, label, note=f"{_UNPLANNED}; {_note(e, chosen)}"))
+            note = f"{_UNPLANNED}; {_note(e, chosen)}"
+            alone.append(_made_row(e, judge, work, step, e.sensed.options, chosen, note))
     together = []
     if made is not None:
-        together.append(_row(e, judge, "plain", made.plain, "fewer, functions in floating point", met=True))
+        used = model_in_use(work, e.sensed.curves, made.plain, e.masks, whole)
+        together.append(_row(e, judge, "plain", used, "fewer, functions in floating point", met=True))
         functions = approximate(copied_module(e.prepared.model), approximations_of(made.model))
         alone.append(_row(e, judge, "functions", functions, "only integer functions"))
     return [*together, *sorted(alone, key=lambda row: row["distortion"])]
+
+
+def _made_row(
+    e: Evidence,
+    judge: Judge,
+    work: Work,
+    step: str,
+    options: Mapping[str, Sequence[Option]],
+    chosen: Mapping[str, Option],
+    note: str,
+) -> dict[str, Any]:
+    """The row of a model with a step alone, judged as it would be used."""
+    model, masks = apply_options(work, options, chosen, title=_LONE[step])
+    return _row(e, judge, step, model_in_use(work, e.sensed.curves, model, masks, chosen), _LONE[step], note=note)
 
 
 _STEPS = {
