@@ -68,3 +68,9 @@ def test_a_folder_that_is_missing_names_the_way(fewer, place: Path) -> None:
     done = fewer("select", str(place / "none"), "--budget", "labels=3")
     assert done.code == 2
     assert "fewer demo photos" in done.err
+
+
+def test_what_means_nothing_to_data_is_refused(fewer, place: Path) -> None:
+    done = fewer("demo", "photos", "--budget", "weights=50%", "--out", str(place / "photos"))
+    assert done.code == 2
+    assert not list(place.iterdir())

@@ -75,7 +75,7 @@ def demo(
     model: str = "fewer/dinov2-small",
     /,
     *,
-    budget: str = "weights=50%",
+    budget: str | None = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -94,12 +94,15 @@ def demo(
         not see). Data to try other commands with: photos, digits, lesions, heads, streets or walkers, each written as
         a folder of that name. See: fewer list demos
     budget
-        As in: fewer compress --help
+        As in: fewer compress --help [weights=50%]
     """
     shared = shared or Shared()
-    if model in DATA:
-        return demo_data(model, shared)
-    if model in (*_OWN, *TASK_DEMOS):
+    if model in (*_OWN, *TASK_DEMOS, *DATA):
+        ignored = [name for name, value in {"budget": budget, **given(settings)}.items() if value is not None]
+        if ignored:
+            raise FewerError(f"--{ignored[0].replace('_', '-')} has no meaning for the demo {model}; leave it out")
+        if model in DATA:
+            return demo_data(model, shared)
         if shared.dry_run:
             from fewer.cli.show import say_would
 
@@ -108,7 +111,7 @@ def demo(
         return _own_demo(model, shared) if model in _OWN else _task_demo(model, shared)
     if not {"/", ":"} & set(model) and not Path(model).exists():
         raise FewerError(f"there is no demo {model!r}{near_match(model, DEMOS)}")
-    return _main_demo(model, budget, settings, shared)
+    return _main_demo(model, budget or "weights=50%", settings, shared)
 
 
 def _main_demo(model: str, budget: str, flags: SettingFlags | None, shared: Shared) -> int:
