@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +235,7 @@ def final(
                 model = _used(work, way, sensed, budgets, one) if here else one.model
                 if model is not None:
                     row["made"] = judge.judge(model).distortion
-                _spare(made, _lowest(sensed, budgets, finalists), prepared)
+                _spare(made, partial(_lowest, sensed, budgets, finalists), prepared)
             if any("made" in row for row in finalists):
                 break
             elsewhere = False
@@ -256,8 +257,8 @@ def final(
             rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
             if found < best["made"]:
                 best = rows[-1]
-            _spare(made, _lowest(sensed, budgets, [best]), prepared)
-    _spare(made, _lowest(sensed, budgets, [best]), prepared)
+            _spare(made, partial(_lowest, sensed, budgets, [best]), prepared)
+    _spare(made, partial(_lowest, sensed, budgets, [best]), prepared)
     return way_of(best["name"]).name, made
 
 
@@ -298,11 +299,12 @@ def _lowest(sensed: Sensed, budgets: Sequence[Budget], rows: Sequence[dict[str, 
     return way.key(choose(sensed.curves, budgets, way.allocator).choice)
 
 
-def _spare(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> None:
+def _spare(made: dict[bytes, Made], lowest: Callable[[], bytes], prepared: Prepared) -> None:
     """Keep all models in memory, or of large ones the one that is lowest so far; what is taken is made again."""
     size = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
     copies = sum(1 if one.used in (None, one.model) else _COPIES for one in made.values())
     if size * copies > _MOST_KEPT:
+        winner = lowest()
         for key in [key for key in made if key != winner]:
             del made[key]
 
