@@ -73,7 +73,7 @@ def demo(
     model: str = "fewer/dinov2-small",
     /,
     *,
-    budget: str = "weights=50%",
+    budget: str | None = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -91,10 +91,13 @@ def demo(
         labelled first), low-bit (training in 4 bits, on real digits) or private (real digits that the computer does
         not see). See: fewer list demos
     budget
-        As in: fewer compress --help
+        As in: fewer compress --help [weights=50%]
     """
     shared = shared or Shared()
     if model in (*_OWN, *TASK_DEMOS):
+        ignored = [name for name, value in {"budget": budget, **given(settings)}.items() if value is not None]
+        if ignored:
+            raise FewerError(f"--{ignored[0].replace('_', '-')} has no meaning for the demo {model}; leave it out")
         if shared.dry_run:
             from fewer.cli.show import say_would
 
@@ -103,7 +106,7 @@ def demo(
         return _own_demo(model, shared) if model in _OWN else _task_demo(model, shared)
     if not {"/", ":"} & set(model) and not Path(model).exists():
         raise FewerError(f"there is no demo {model!r}{near_match(model, DEMOS)}")
-    return _main_demo(model, budget, settings, shared)
+    return _main_demo(model, budget or "weights=50%", settings, shared)
 
 
 def _main_demo(model: str, budget: str, flags: SettingFlags | None, shared: Shared) -> int:

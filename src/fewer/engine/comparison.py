@@ -75,6 +75,8 @@ LABELS = {
     "auto:uniform": "fewer (chose uniform)",
     "auto:erk": "fewer (chose ERK)",
     "auto:lamp": "fewer (chose LAMP)",
+    "auto:uniform_plus": "fewer (chose Uniform+)",
+    "auto:global_magnitude": "fewer (chose global magnitude)",
 }
 LABEL_OF = {
     "weights": "kept weights",

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from fewer.engine.prepare import Prepared
     from fewer.engine.settings import Settings
 
-__all__ = ["Judge", "Quality", "judge_of"]
+__all__ = ["Judge", "Quality", "judge_of", "judge_of_fitted"]
+
+_FITTED = 32
+"""Calibration samples that judge."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,15 @@ def judge_of(prepared: Prepared, settings: Settings | None, samples: Samples) ->
         task=prepared.loaded.task,
         distance=prepared.distance,
     )
+
+
+def judge_of_fitted(prepared: Prepared, settings: Settings | None) -> Judge:
+    """A judge on some of the calibration samples, spread over all of them.
+
+    A few dozen rank models as all of them do, and many would take as long as a repair does.
+    """
+    samples = prepared.calibration
+    return judge_of(prepared, settings, samples[:: -(-len(samples) // _FITTED)])
 
 
 def _each(compare: Any, got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:

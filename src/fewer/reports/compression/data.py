@@ -218,7 +218,8 @@ class Additivity(_Part):
 class Contender(_Part):
     """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its distortions.
 
-    ``made`` is the distortion of the whole model, cut in order, on the calibration images; None where it was not made.
+    ``made`` is the distortion of the whole model, cut in order, on the samples that decide, and ``fitted`` the same on
+    the calibration samples; None where it was not made or not measured there.
     """
 
     name: Text
@@ -226,6 +227,7 @@ class Contender(_Part):
     predicted: Amount
     measured: Amount
     made: Amount | None = None
+    fitted: Amount | None = None
     chosen: bool = False
 
 
