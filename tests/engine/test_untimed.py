@@ -20,7 +20,7 @@ def net() -> nn.Module:
 
 @pytest.mark.parametrize("runtime", ["auto", "native", "onnxruntime"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_numbers_that_no_kernel_takes(runtime: str, dtype: torch.dtype) -> None:
+def test_numbers_that_no_kernel_takes(runtime: Any, dtype: torch.dtype) -> None:
     with pytest.raises(FewerError, match=r"only models in fp32 can be timed; .* model\.float\(\)"):
         fewer.compress(net().to(dtype), X, "latency=0.5x", calibration=8, runtime=runtime)
 
