@@ -21,6 +21,26 @@ def test_what_is_missing_is_told(fewer, words, told: str) -> None:
     assert found.code == 2 and told in found.err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["keys", "c/public.json", "--out=k", "--preset=joint"], "--preset has no meaning for fewer private keys"),
+        (
+            ["serve", "c", "--budget=he=0.5x"],
+            "--budget has no meaning for fewer private serve; it is a flag of: compile",
+        ),
+        (["query", "k", "a.png", "--port=9"], "--port has no meaning for fewer private query; it is a flag of: serve"),
+        (["query", "k", "a.png", "--out=o"], "--out has no meaning for fewer private query"),
+        (["compile", "net.py:net", "--images=p", "--out=c", "--server=x"], "it is a flag of: query"),
+        (["compile", "net.py:net", "photos", "--out=c", "--images=p"], "'photos' is too much"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(fewer, words, told: str) -> None:
+    """A budget for keys, or a port for a query, was taken and forgotten without a word."""
+    found = fewer("private", *words)
+    assert found.code == 2 and told in found.err
+
+
 def test_a_server_says_where_it_is_or_that_the_port_is_taken(fewer, monkeypatch) -> None:
     """It said nothing at all, and a taken port ended as a defect of the program."""
     uvicorn = pytest.importorskip("uvicorn", reason='the server needs pip install "fewer[private]"')

@@ -11,6 +11,7 @@ from PIL import Image
 import fewer
 from fewer.cli.bench import bench
 from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError
 from fewer.data.images import split_files
 from fewer.reports import RunReport
 from fewer.timing.inputs import make_inputs
@@ -75,6 +76,22 @@ def test_the_report_holds_the_rivals_until_the_model_changes(place, capsys):
     assert "beside other runtimes" in (place / "run" / "report.html").read_text()
     fewer.recover(place / "run", None, steps=1)
     assert report(place).runtimes is None
+
+
+def test_a_trained_run_has_no_report_to_add_to(place, capsys):
+    """A training's page is no report of a compression: minutes of timing ended in a validation error."""
+    path = place / "run" / "report.json"
+    path.write_text('{"kind": "page", "title": "a training"}')
+    assert bench(str(place / "run"), vs=["torch-fp32"], threads="1", rounds=3, shared=Shared(json=True)) == 0
+    assert json.loads(capsys.readouterr().out)["rows"]
+    assert json.loads(path.read_text())["kind"] == "page"
+
+
+def test_what_was_timed_is_shown_where_the_report_is_spoilt(place, capsys):
+    (place / "run" / "report.json").write_text("{}")
+    with pytest.raises(FewerError, match="verdict"):
+        bench(str(place / "run"), vs=["torch-fp32"], threads="1", rounds=3, shared=Shared(json=True))
+    assert json.loads(capsys.readouterr().out)["rows"]
 
 
 def test_the_report_can_be_left_alone(place):

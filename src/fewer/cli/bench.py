@@ -116,12 +116,18 @@ def _tell(model: str, result: BenchResult, files: list[Path], report: bool, json
     if files:
         result.to_json(files[0])
         to_svg(result, files[1])
+    refused: FewerError | None = None
     if report and is_run(model):
         from fewer.verbs.report import add_to_report
 
-        page = add_to_report(model, result)
+        try:
+            page = add_to_report(model, result)
+        except FewerError as why:  # what took minutes to measure is shown all the same
+            page, refused = None, why
         files = [*files, page] if page is not None else files
     _show(result.to_json() if json else bench_tables(result, _width()), files)
+    if refused is not None:
+        raise refused
     return 0
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fewer.core.option import Option
+from fewer.core.precision import PRECISIONS
 from fewer.core.unit import Unit
 from fewer.engine.settings import Settings
 from fewer.models.storage import packed_bytes
@@ -16,21 +17,31 @@ __all__ = ["option_bytes", "option_costs", "unit_options"]
 
 
 def unit_options(
-    units: Sequence[Unit], settings: Settings, links: Sequence[Link] = ()
+    units: Sequence[Unit], settings: Settings, links: Sequence[Link] = (), stored: Mapping[str, str] | None = None
 ) -> dict[str, tuple[Option, ...]]:
     """Options of every unit by name. An option that keeps as many weights as one before is left out.
 
     The units of a link are offered columns (the consumer), rows (the producers) and reads (other readers) of the same
-    sparsities. Without any sparsity a unit keeps its weights, and precisions alone are offered.
+    sparsities. Without any sparsity a unit keeps its weights, and precisions alone are offered. A unit that comes in
+    few bits (``stored``: precision by name) is offered no more bits than that, unless time or energy is measured: then
+    kernels decide which precisions there are.
+
+    Examples
+    --------
+    >>> found = unit_options([Unit("a", "linear", (4, 8))], Settings(sparsities=(0.5,)), stored={"a": "int4"})
+    >>> [str(option) for option in found["a"]]
+    ['dense/int4', 'unstructured@0.5/int4']
     """
+    few = {} if settings.measure else dict(stored or {})
     sparsities = default_sparsities(len(units)) if settings.sparsities is None else settings.sparsities
-    ladder = option_grid(settings.pattern, sparsities, settings.precisions)
+    precisions = {unit.name: _at_most(few.get(unit.name), settings.precisions) for unit in units}
+    ladders = {(few.get(n), p): _ladder(settings, sparsities, few.get(n), p) for n, p in precisions.items()}
     if not sparsities:
-        ladder, links = tuple(option for option in ladder if option.is_dense), ()
+        links = ()
     found: dict[str, tuple[Option, ...]] = {}
     for unit in units:
         options, kept, cut = [], {}, {}
-        for option in ladder:
+        for option in ladders[few.get(unit.name), precisions[unit.name]]:
             count = kept_bound(unit.rows, unit.cols, Pattern.parse(option.pattern), option.sparsity)
             # every precision of a cut that goes further than the one before it
             if count < kept.get(option.family, unit.numel) or cut.get(option.family) == option.sparsity:
@@ -51,8 +62,23 @@ def unit_options(
             if name in link.readers:
                 pattern = f"reads:{link.size}"
             shares = column_ladder(link.steps, sparsities)
-            found[name] += tuple(Option(pattern, s, p) for s in shares for p in settings.precisions)
+            found[name] += tuple(Option(pattern, s, p) for s in shares for p in precisions[name])
     return found
+
+
+def _at_most(stored: str | None, precisions: tuple[str, ...]) -> tuple[str, ...]:
+    """The precisions that a unit is offered: what it is stored in, and those of fewer bits."""
+    if stored is None:
+        return precisions
+    return (stored, *(p for p in precisions if PRECISIONS[p].bits < PRECISIONS[stored].bits))
+
+
+def _ladder(
+    settings: Settings, sparsities: Sequence[float], stored: str | None, precisions: tuple[str, ...]
+) -> list[Option]:
+    """All options, the one that changes nothing first; dense ones alone where nothing is cut."""
+    grid = [o for o in option_grid(settings.pattern, sparsities, precisions) if sparsities or o.is_dense]
+    return grid if stored is None else [o for o in grid if o.precision in precisions]
 
 
 def option_costs(unit: Unit, options: Sequence[Option], itemsize: int = 4) -> dict[str, list[float]]:

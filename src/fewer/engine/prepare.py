@@ -40,12 +40,6 @@ _OCCUPANCY = 16
 """Samples of different length that costs are averaged over."""
 
 
-_FEW_BITS = (
-    "The model was trained in few bits. A layer that the plan changes is stored as the plan says, and not in those "
-    "bits: compress first, and train in few bits afterwards (fewer train --init RUN --bits w4a4)."
-)
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A model, its units and its images.
@@ -102,6 +96,12 @@ class Prepared:
         return self.loaded.model
 
     @property
+    def stored(self) -> dict[str, str]:
+        """The precision of units that come in less than fp32; a half-precision model is stored as it is."""
+        kinds = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
+        return dict(self.loaded.stored) if kinds == {torch.float32} else {}
+
+    @property
     def calibration(self) -> Samples:
         """The samples to work with."""
         return self.inputs.calibration
@@ -136,6 +136,18 @@ class Prepared:
         model = self.model if model is None else model
         with evaluating(model):
             return self.distance([call(model, batch, self.forward) for batch in batches])
+
+
+def _few_bits(loaded: LoadedModel, settings: Settings) -> list[str]:
+    """What becomes of layers that the run stores in few bits."""
+    if not loaded.stored:
+        return []
+    if settings.measure:
+        kept = "kernels compute in precisions of their own: the plan says which layer is stored in what"
+    else:
+        kept = "a layer keeps at most the bits that it has, and a relative size counts from what the run stores"
+    trained = " Inputs that were rounded in its training are not rounded here: to train again, fewer train --init RUN."
+    return [f"The run is stored in few bits: {kept}." + (trained if loaded.meta.get("few_bits") else "")]
 
 
 def _as_given_where_other(
@@ -206,8 +218,7 @@ def prepare(
     own = distance or _distance_of(loaded, settings.distance)
     conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
     remember_choices(loaded.model)  # before any copy is made of it
-    in_few_bits = [_FEW_BITS] if loaded.meta.get("few_bits") else []
-    inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes, *in_few_bits])
+    inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes, *_few_bits(loaded, settings)])
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, example, forward, settings.exclude)
     orders: Sequence[Reordering] = ()

@@ -26,7 +26,7 @@ from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, read_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy, uncompiled
-from fewer.models.strangers import refuse_strangers
+from fewer.models.strangers import refuse_not_finite, refuse_strangers
 from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 
 
@@ -50,6 +50,8 @@ class LoadedModel(Shown):
         What the task of a trained model keeps with it, as JSON values.
     assumed : bool
         Nothing says how images become its input: those are ImageNet's usual numbers.
+    stored : mapping
+        The precision of every layer that a run stores in less than fp32, by the layer's name.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class LoadedModel(Shown):
     task: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     assumed: bool = False
+    stored: Mapping[str, str] = field(default_factory=dict)
 
     def shown(self) -> tuple[str, list[Fact]]:
         """What it is, and how its input is made: the numbers that are most often wrong."""
@@ -133,7 +136,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     Raises
     ------
     FewerError
-        When the spec names nothing, an extra or an asset package is missing, or the user's file fails.
+        When the spec names nothing, an extra or an asset package is missing, the user's file fails, or weights are NaN.
 
     Examples
     --------
@@ -148,6 +151,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     """
     if isinstance(spec, nn.Module):
         loaded = _from_object(uncompiled(spec))
+        refuse_not_finite(loaded.model)
     elif not isinstance(spec, str):
         raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
     else:
@@ -163,6 +167,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     set_evaluating(loaded.model)
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
+        refuse_not_finite(loaded.model)
         make_plain(loaded.model)
     return replace(loaded, preprocess=settings, assumed=assumed)
 
@@ -356,7 +361,9 @@ def _from_run(folder: str) -> LoadedModel:
     recipe = load_recipe(folder)
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{folder}/recipe.json")
     task = recipe.meta.get("task")
-    return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
+    stored = {unit.name: unit.precision for unit in recipe.units if unit.precision != "fp32"}
+    model = load_artefact(folder)
+    return LoadedModel(model, str(Path(folder)), recipe.source, preprocess, task, recipe.meta, stored=stored)
 
 
 def _from_weights(spec: str, config: str | None) -> LoadedModel | None:
@@ -454,6 +461,7 @@ def load_untouched(model: Any, *, fold: bool = True) -> LoadedModel:
     """
     if isinstance(model, LoadedModel):
         loaded = replace(model, model=own_copy(model.model))
+        refuse_not_finite(loaded.model)
         return _with_own_weights(loaded) if fold else loaded
     if isinstance(model, nn.Module):
         model = own_copy(uncompiled(model))

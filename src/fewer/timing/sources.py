@@ -122,7 +122,8 @@ def _from_run(path: Path) -> Subject:
     if "input_size" in recipe.meta:  # of a model that a task trained
         size = tuple(recipe.meta["input_size"])
         settings = settings if len(size) == 3 else None  # no photo is a volume
-    if spec is None and recipe.source.get("kind") == "task" and not recipe.units:
+    cut = (path / "plan.json").is_file()  # a training in few bits has units, too
+    if spec is None and recipe.source.get("kind") == "task" and not cut:
         return Subject(load_run(path), str(path), None, size, path, settings)  # trained, and not compressed
     try:
         if spec is None:

@@ -102,7 +102,7 @@ def _label(row: Row) -> str:
 
 
 def add_to_report(run: str | Path, result: BenchResult) -> Path | None:
-    """Write the section into ``report.json`` and ``report.html`` of a run; None where it has no report.
+    """Write the section into ``report.json`` and ``report.html`` of a run; None where there is none of a compression.
 
     Raises
     ------
@@ -110,9 +110,10 @@ def add_to_report(run: str | Path, result: BenchResult) -> Path | None:
         When the report cannot be read or written.
     """
     folder = RunFolder.open(run)
-    if not folder.has("report_json"):
+    text = folder.read_text("report_json") if folder.has("report_json") else None
+    if text is None or is_page(text):  # a page is that of a training
         return None
-    report = RunReport.from_json(folder.read_text("report_json"))
+    report = RunReport.from_json(text)
     planned = report.latency.threads if report.latency is not None else None
     report = report.model_copy(update={"runtimes": runtimes_of(result, planned)})
     return write(report, folder.path)[0]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.core.option import Option
 from fewer.engine.prepare import prepare
 from fewer.engine.settings import Settings
 from fewer.formats.integers import rounded
@@ -331,7 +332,21 @@ def test_a_compression_tells_that_bits_of_a_training_are_not_its_own(photos: Pat
             fewer.train(photos, out=tmp_path / name, network=network(photos), bits=bits, **STEPS)
             settings = Settings(calibration=4, sensing=2, heldout=2, device="cpu")
             notes = prepare(str(tmp_path / name), photos, settings).inputs.notes
-            assert any("trained in few bits" in note for note in notes) == (name == "few")
+            assert any("stored in few bits" in note for note in notes) == (name == "few")
+
+
+def test_a_run_in_few_bits_gets_smaller_and_is_counted_from_what_it_stores(photos: Path, tmp_path: Path) -> None:
+    """Half of such a run had three times its bytes: a relative size counted from 32 bits, and so did its layers."""
+    quick = Settings(calibration=6, sensing=3, heldout=3, device="cpu", workers=1, additivity=0, baselines=())
+    with trusting(True):
+        fewer.train(photos, out=tmp_path / "few", network=network(photos), bits="w4a4", **STEPS)
+        before = (tmp_path / "few" / "model.safetensors").stat().st_size
+        for budget in ("size=0.8x", "weights=60%"):
+            small = fewer.compress(str(tmp_path / "few"), photos, budget, settings=quick)
+            precisions = {Option.parse(unit.option).precision for unit in small.plan.units.values()}
+            assert precisions <= {"int4", "int8"}
+            assert small.plan.dense["size"] < before + 500  # the names in a file take some
+            assert small.plan.cost["size"] < small.plan.dense["size"]
 
 
 @pytest.mark.parametrize("method", ["rkd", "similarity-preserving"])
