@@ -157,7 +157,8 @@ def test_distances_of_steps_take_no_notice_of_what_a_softmax_at_the_end_takes_no
         step_rows(plan, images.numpy(), images.numpy(), said, typical, network.answer, network.left)
         for said in (wanted, moved)
     )
-    assert [row.distance for row in first] == pytest.approx([row.distance for row in second], rel=1e-6)
+    told = [[row.distance for row in rows if row.distance is not None] for rows in (first, second)]
+    assert len(told[0]) > 2 and told[0] == pytest.approx(told[1], rel=1e-6)
 
 
 def test_fewer_bits_are_an_option_where_a_smaller_ring_is_then_enough() -> None:
