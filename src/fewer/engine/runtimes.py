@@ -23,6 +23,7 @@ from fewer.engine.parts import part_of
 from fewer.engine.prepare import couplings_of
 from fewer.engine.runtime_rest import rest_precision
 from fewer.engine.settings import FAST_PATTERNS, Settings
+from fewer.engine.untimed import refuse_untimed
 from fewer.engine.work import Work
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
@@ -295,7 +296,9 @@ def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
         When the runtime that was asked for cannot run the model, or the machine is too busy to time anything.
     """
     settings = work.settings
-    if "latency" not in settings.measure or settings.profile is not None or work.prepared.forward is not None:
+    if "latency" in settings.measure:
+        refuse_untimed(work)
+    if "latency" not in settings.measure or settings.profile is not None:
         if settings.runtime in EXPORTED:
             raise FewerError(f"runtime={settings.runtime} needs a budget in latency, measured on this machine")
         return None
