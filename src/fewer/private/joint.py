@@ -69,6 +69,8 @@ class Joint:
     other
         Where that is none: the network with other degrees that is nearest to the whole one within the budget, and its
         words; None where there is no such network.
+    budget
+        That was planned for; diagonals alone are told for it where they cannot be as quick as the plan.
     cut
         What is left of the time when diagonals have gone, as a share.
     fewer_bits
@@ -86,6 +88,7 @@ class Joint:
     fewer_bits: bool
     taught: bool
     other: tuple[Made, str] | None = None
+    budget: str = ""
 
 
 def said_by(circuit: Circuit, images: np.ndarray, parameters: Parameters | None = None) -> np.ndarray:
@@ -190,11 +193,19 @@ def _cut_alone(plan: Joint, row: Rows, known: np.ndarray, prices: Callable[[Para
     step, name, note = "cut", "only fewer diagonals", "" if planned else f"{_NOT_PLANNED}: for the same time"
     if share >= 1:
         return StepRow(step, name, "alone", None, None, "the plan takes no less time than the whole circuit")
-    try:
-        cut = shrink(plan.whole[0], known, _share(share), prices(plan.whole[1])).circuit
-    except FewerError as error:
-        return StepRow(step, name, "alone", None, None, str(error))
-    return row(step, name, "alone", (cut, plan.whole[1]), note=note)
+    wishes = [
+        (_share(share), note),
+        *([(plan.budget, f"{_NOT_PLANNED}: for {plan.budget}")] if plan.budget else []),
+    ]
+    refused = ""
+    for wish, said in wishes if not planned else wishes[:1]:
+        try:
+            cut = shrink(plan.whole[0], known, wish, prices(plan.whole[1])).circuit
+        except FewerError as error:  # diagonals alone may not be as quick as the plan, and quick enough
+            refused = refused or str(error)
+            continue
+        return row(step, name, "alone", (cut, plan.whole[1]), note=said)
+    return StepRow(step, name, "alone", None, None, refused)
 
 
 def _bits_alone(plan: Joint, row: Rows) -> StepRow:
