@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, UnmetError
 from fewer.private.cheapen import cheapen, cost_of
-from fewer.private.compile import approximate_activations, pack_within
+from fewer.private.compile import approximate_activations, compile_circuit, pack_within
 from fewer.private.degrees import leave_out, plan_degrees, sense_degrees, ways_of
 from fewer.private.joint import Joint, step_rows
 from fewer.private.layout import pack_stages
 from fewer.private.network import Network
 from fewer.private.page import steps_section
 from fewer.private.polynomial import Line
-from fewer.private.price import typical
+from fewer.private.price import TYPICAL, typical
 from fewer.private.reading import read_network
+from fewer.private.shrink import shrink
 from fewer.private.stages import stages_of
 
 
@@ -141,6 +142,23 @@ def test_steps_alone_stand_in_the_order_in_which_they_help() -> None:
     assert first <= second
     cut = next(row for row in alone if "diagonals" in row.name)
     assert cut.ms == pytest.approx(0.8 * rows[0].ms, rel=0.1) and cut.ms <= 0.8 * rows[0].ms  # type: ignore[operator]
+
+
+def test_the_deepest_cut_that_there_is_is_told_as_well() -> None:
+    """Its share was rounded down to six digits, a budget that nothing meets: the whole plan was lost."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 3))
+    images = torch.randn(20, 1, 8, 8)
+    made = compile_circuit(net, images)
+    with pytest.raises(UnmetError) as refused:
+        shrink(made[0], images.numpy(), "he=0.001x")
+    assert refused.value.least is not None
+    found = shrink(made[0], images.numpy(), f"he={refused.value.least + 1e-6:.9f}x")
+    share = found.predicted_ms / found.before_ms
+    assert float(f"{share:.6f}") < share  # otherwise this shows nothing
+    plan = Joint(made, made, (found.circuit, made[1]), None, "", share, False, False)
+    rows = step_rows(plan, images.numpy(), images.numpy(), net(images).detach().numpy(), lambda _: TYPICAL)
+    assert [row.ms for row in rows if row.name == "all steps together"] == [pytest.approx(found.predicted_ms)]
 
 
 def test_fewer_bits_are_an_option_where_a_smaller_ring_is_then_enough() -> None:

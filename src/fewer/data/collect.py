@@ -31,11 +31,14 @@ class Trial:
         Arguments of the model's forward; None where it takes any, or is called by the user's own function.
     own_forward
         Whether the user's own ``forward(model, batch)`` calls the model.
+    told
+        ``told(batch)``: how the model is called, where its arguments are not those of the batch.
     """
 
     run: Callable[[Any], int | None]
     names: Sequence[str] | None = None
     own_forward: bool = False
+    told: Callable[[Any], str] = lambda _batch: ""
 
 
 def collect_samples(given: Any, count: int | None, trial: Trial, *, sample_ndim: int = 3) -> Samples:
@@ -140,9 +143,12 @@ def _one_by_one(items: list[Any], trial: Trial) -> Samples:
         if trial.run(stack([item])) is None:
             shapes = ", ".join(str(tuple(t.shape)) for t in leaves(item)) or type(item).__name__
             several = "the inputs have different shapes, and " if len(forms) > 1 else ""
+            way = trial.told(stack([item])) or (
+                "bring them to one shape, or give forward=, a function forward(model, batch) that calls the model"
+            )
             raise FewerError(
                 f"{several}the model does not run on inputs of shape {shapes}, neither as a batch nor as one sample; "
-                "bring them to one shape, or give forward=, a function forward(model, batch) that calls the model"
+                f"{way}"
             )
     if len(forms) > 1:
         return ListSamples(items)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fewer.data.samples import Samples, TensorSamples
 from fewer.distortion.outputs import output_tensors, samples_of
 from fewer.engine.datafree import batchnorm_inputs, gaussian_noise
 from fewer.engine.settings import Settings
+from fewer.models.arguments import advice, arguments_of
 from fewer.models.running import Forward, call, evaluating
 from fewer.models.spec import LoadedModel
 from fewer.tasks import open_task, reads_inputs
@@ -130,7 +131,8 @@ def find_inputs(loaded: LoadedModel, images: Any, settings: Settings, forward: F
     if forward is None and are_pictures(images):
         return _of_pictures(loaded, images, settings)
     names = None if forward is not None else arguments_of(loaded.model)
-    trial = Trial(lambda batch: _samples_given(loaded.model, batch, forward), names, forward is not None)
+    told = partial(advice, loaded.model) if forward is None else Trial.told
+    trial = Trial(lambda batch: _samples_given(loaded.model, batch, forward), names, forward is not None, told)
     ndim = max(1, len(loaded.preprocess.input_size))
     whole = collect_samples(images, settings.calibration + _apart(settings), trial, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
@@ -150,20 +152,6 @@ _SAME = "Too few images to keep any apart: the held-out numbers come from the ca
 def all_paths(images: Any) -> bool:
     """Whether inputs are a list of files."""
     return isinstance(images, (list, tuple)) and bool(images) and all(isinstance(i, (str, Path)) for i in images)
-
-
-def arguments_of(model: nn.Module) -> tuple[str, ...] | None:
-    """Names of the arguments of a model's forward; None where it takes any.
-
-    Examples
-    --------
-    >>> arguments_of(nn.Linear(1, 1))
-    ('input',)
-    """
-    parameters = inspect.signature(model.forward).parameters.values()
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        return None
-    return tuple(p.name for p in parameters)
 
 
 def _samples_given(model: nn.Module, batch: Any, forward: Forward | None) -> int | None:

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from fewer.core.errors import FewerError
 from fewer.data.samples import Samples, leaves, map_tensors
 from fewer.kernels.copies import copied_module, set_evaluating
+from fewer.models.arguments import advice
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -49,8 +50,9 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         ) from error
     except Exception as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of(example)) or type(example).__name__
+        told = advice(model, example) if forward is None and isinstance(error, TypeError) else ""
         raise FewerError(
-            f"the model does not run on an example of shape {shapes}: {type(error).__name__}: {error}"
+            f"the model does not run on an example of shape {shapes}: {told or f'{type(error).__name__}: {error}'}"
         ) from error
 
 

@@ -26,7 +26,7 @@ from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, read_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy, uncompiled
-from fewer.models.strangers import refuse_strangers
+from fewer.models.strangers import refuse_not_finite, refuse_strangers
 from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 
 
@@ -136,7 +136,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     Raises
     ------
     FewerError
-        When the spec names nothing, an extra or an asset package is missing, or the user's file fails.
+        When the spec names nothing, an extra or an asset package is missing, the user's file fails, or weights are NaN.
 
     Examples
     --------
@@ -151,6 +151,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     """
     if isinstance(spec, nn.Module):
         loaded = _from_object(uncompiled(spec))
+        refuse_not_finite(loaded.model)
     elif not isinstance(spec, str):
         raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
     else:
@@ -166,6 +167,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     set_evaluating(loaded.model)
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
+        refuse_not_finite(loaded.model)
         make_plain(loaded.model)
     return replace(loaded, preprocess=settings, assumed=assumed)
 
@@ -462,6 +464,7 @@ def load_untouched(model: Any, *, fold: bool = True) -> LoadedModel:
     """
     if isinstance(model, LoadedModel):
         loaded = replace(model, model=own_copy(model.model))
+        refuse_not_finite(loaded.model)
         return _with_own_weights(loaded) if fold else loaded
     if isinstance(model, nn.Module):
         model = own_copy(uncompiled(model))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
 
-__all__ = ["refuse_strangers", "refuse_tensor", "refuse_unsaved"]
+__all__ = ["refuse_not_finite", "refuse_strangers", "refuse_tensor", "refuse_unsaved"]
 
+_STATISTICS = ("running_mean", "running_var")
 _PACKED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
@@ -46,6 +50,45 @@ def refuse_strangers(model: nn.Module) -> None:
         for what, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if isinstance(tensor, Tensor):
                 refuse_tensor(tensor, f"the {what} of {where}")
+
+
+def refuse_not_finite(model: nn.Module) -> None:
+    """Refuse weights, or statistics of a normalisation, that hold NaN or infinity, wherever the output shows them.
+
+    A head that is used in training alone, an activation that cuts off, or ``nan_to_num`` hide them from the output, and
+    what is made of such a model is of no use. A constant may hold infinity, as the mask of an attention does: other
+    buffers are let through, and so are parameters of somebody's own module that are not trained.
+
+    Raises
+    ------
+    FewerError
+        Naming the first such tensor.
+
+    Examples
+    --------
+    >>> net = nn.Linear(2, 1)
+    >>> _ = nn.init.constant_(net.bias, float("nan"))
+    >>> refuse_not_finite(net)
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: the weights of the model are broken: 1 of 1 numbers of 'bias' is NaN or infinite; ...
+    """
+    for name, module in model.named_modules():
+        statistics = [(what, module._buffers[what]) for what in _STATISTICS if what in module._buffers]
+        for what, tensor in [*module._parameters.items(), *(statistics if isinstance(module, _NormBase) else ())]:
+            if tensor is None or isinstance(tensor, UninitializedTensorMixin) or not tensor.is_floating_point():
+                continue
+            values = tensor.detach()
+            values = values.float() if values.element_size() == 1 else values  # torch tells nothing of eight bits
+            if bool(torch.isfinite(values).all()):
+                continue
+            constant = not tensor.requires_grad and not type(module).__module__.startswith("torch.nn")
+            wrong = int((values.isnan() if constant else ~values.isfinite()).sum())
+            if wrong:
+                raise FewerError(
+                    f"the weights of the model are broken: {wrong:,} of {tensor.numel():,} numbers of "
+                    f"{_join(name, what)!r} {'is' if wrong == 1 else 'are'} NaN or infinite; give a checkpoint from "
+                    "before that happened, or repair this tensor"
+                )
 
 
 def refuse_unsaved(model: nn.Module) -> None:
