@@ -124,7 +124,7 @@ def _wrong_count(error: ValidationError, name: str) -> str:
         long = next((one for one in mine if one["type"] == "too_long"), None)
         if long is None:
             return ""
-        wanted, given = long["ctx"]["max_length"], long["input"]
+        wanted, given = long.get("ctx", {})["max_length"], long["input"]
     return f"{name}={_shown(given)}: {wanted} values are needed, separated by commas, and {len(given)} given"
 
 
