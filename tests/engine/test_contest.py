@@ -1,6 +1,8 @@
 """The contest between plans: what it picks, and what it leaves out."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
-from fewer.engine.contest import _best, contest, final, finalists_of, way_of
+from fewer.engine.contest import _best, _halfway, _spare, contest, final, finalists_of, way_of
 from fewer.engine.judge import Judge
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -93,9 +95,10 @@ def test_what_is_compared_is_made_once_and_takes_part(monkeypatch):
     rows = {r.name: r.made for r in run.report.contest if r.made is not None}
     assert {"dp", "uniform", "lamp", "magnitude", "unrepaired"} <= set(rows)
     assert len(made) == len(set(made)), "a model was made twice"
-    lowest = min(rows.values())
     taken = next(r for r in run.report.contest if r.chosen)
-    assert taken.made * 0.8 <= lowest + 1e-12
+    if taken.fitted is not None:  # a repaired one
+        shown = [r.measured * r.made * r.fitted for r in run.report.contest if r.fitted is not None]
+        assert taken.measured * taken.made * taken.fitted * 0.9 <= min(shown)
 
 
 def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
@@ -118,42 +121,66 @@ def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
             assert torch.equal(after.bias, before.bias)
 
 
-def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
-    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
-    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
-    for share, kept in ((0.95, True), (0.5, False)):  # of the exact plan's error, that the other models show
-        found = iter([1.0, share, 2.0, 2.0, 2.0])
-        fake = lambda self, model, found=found: SimpleNamespace(distortion=next(found))  # noqa: E731
-        with monkeypatch.context() as patched:
-            patched.setattr(Judge, "judge", fake)
-            prepared = prepare(net, torch.randn(64, 24), settings)
-            sensed = sense_curves(Work(prepared, settings))
-            budgets = [Budget("weights", 0.3, True)]
-            _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
-            rows = [row for row in rows if row["name"] in ("dp", "lamp")]
-            taken, _ = final(Work(prepared, settings), sensed, budgets, rows)
-        assert (taken == "dp") == kept
+def three(names: Sequence[str], *shown: Sequence[float]) -> list[dict[str, Any]]:
+    """Rows of finished models, from what they show put together, on images apart and on those of the repair."""
+    return [
+        {"name": n, "measured": m, "made": d, "fitted": f}
+        for n, (m, d, f) in zip(names, zip(*shown, strict=True), strict=True)
+    ]
 
 
-@pytest.mark.parametrize(("assembled", "taken"), [(0.8, "other"), (0.97, "dp"), (1.3, "dp")])
-def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assembled, taken):
-    """Whole models that differ by 4 % on images that they were fitted to: the plans put together tip the scales."""
+def test_a_small_difference_leaves_the_exact_plan():
+    for share, taken in ((0.95, "dp"), (0.89, "lamp")):  # of the exact plan's product, that of the other model
+        assert _best(three(("dp", "lamp"), [1, 1], [1, share], [1, 1]))["name"] == taken
+
+
+def test_no_single_kind_of_evidence_decides():
+    """Each of the three misleads somewhere: these are the numbers of networks on which the named one was wrong.
+
+    Images of two files preferred the exact plan of a network of four branches, which is 1.2 times as far off on photos
+    of another source; images of the repair preferred a uniform plan that is 3.5 times as far off; plans put together
+    preferred the exact plan of a VGG, 1.3 times as far off.
+    """
+    names = ("dp", "mean_lamp", "uniform")
+    few = three(names, [0.0784, 0.0865, 0.285], [0.0243, 0.0312, 0.107], [0.00841, 0.00384, 0.00603])
+    assert min(few, key=lambda row: row["made"])["name"] == "dp"
+    assert _best(few)["name"] == "mean_lamp"
+    for key, value in (("measured", 3.0), ("made", 0.4), ("fitted", 0.4)):  # one says other than two
+        rows = three(("dp", "lamp"), [1, 1], [1, 1], [1, 1])
+        rows[1] |= {"measured": 0.6, "made": 0.6, "fitted": 0.6, key: value}
+        assert (_best(rows)["name"] == "dp") == (key == "measured")
+
+
+def test_halfway_plans_are_not_made_where_nothing_judges_them_and_one_where_each_takes_long(monkeypatch):
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    prepared = prepare(net, torch.randn(64, 24), settings)
+    assert _halfway(prepared) == 3
+    assert _halfway(prepare(net, torch.randn(8, 24), settings)) == 0
+    monkeypatch.setattr("fewer.engine.contest._LARGE", 100)
+    assert _halfway(prepared) == 1
+
+
+def test_a_large_model_is_kept_only_as_long_as_it_may_be_taken(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
-    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
-    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
-    found, measured = iter([1.0, 0.96, 2.0, 2.0, 2.0]), iter([1.0, assembled])
-    monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("uniform", "lamp"), additivity=0)
     prepared = prepare(net, torch.randn(64, 24), settings)
     sensed = sense_curves(Work(prepared, settings))
     budgets = [Budget("weights", 0.3, True)]
     _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
-    rows = [{**row, "measured": next(measured)} for row in rows if row["name"] in ("dp", "lamp")]
-    rows.sort(key=lambda row: (row["name"] != "dp", row["measured"]))
-    winner, _ = final(Work(prepared, settings), sensed, budgets, rows)
-    assert (winner == "dp") == (taken == "dp")
+    taken, every = final(Work(prepared, settings), sensed, budgets, [dict(row) for row in rows])
+    monkeypatch.setattr("fewer.engine.contest._MOST_KEPT", 1)
+    held: list[int] = []
+
+    def counting(made, *rest):
+        _spare(made, *rest)
+        held.append(len(made))
+
+    monkeypatch.setattr("fewer.engine.contest._spare", counting)
+    again, one = final(Work(prepared, settings), sensed, budgets, [dict(row) for row in rows])
+    assert again == taken and len(every) > 4
+    assert len(one) == 1 and set(one) <= set(every) and max(held) == 1
 
 
 def test_plans_of_the_same_curves_do_not_take_the_place_of_a_rule():
@@ -187,25 +214,11 @@ def test_a_weight_that_is_used_in_another_place_is_never_worse_than_lamp() -> No
     assert taken.made <= min(rows["bare_lamp"], rows["magnitude"], rows["unrepaired"])
 
 
-def test_the_best_plan_halfway_to_a_rule_has_a_place_of_its_own():
+def test_plans_halfway_to_a_rule_have_places_of_their_own():
     rows = [{"name": n, "measured": d} for n, d in (("dp", 1.0), ("lamp", 1.2), ("mean_erk", 1.3), ("mean_lamp", 1.1))]
-    assert [row["name"] for row in finalists_of(rows)] == ["dp", "lamp", "mean_lamp"]
-
-
-@pytest.mark.parametrize(
-    ("made", "taken"),
-    [
-        ((1.0, 1.0, 0.95), "mean_lamp"),  # halfway between plans that are alike it is lower, if only by a little
-        ((1.0, 1.0, 0.99), "dp"),
-        ((1.0, 0.5, 0.6), "lamp"),
-        ((1.0, 0.7, 0.5), "mean_lamp"),
-    ],
-)
-def test_what_is_halfway_is_taken_by_its_finished_model(made, taken):
-    names = (("dp", 1.0), ("lamp", 1.2), ("mean_lamp", 1.4))
-    rows = [{"name": n, "measured": d, "made": m} for (n, d), m in zip(names, made, strict=True)]
-    assert _best(rows, True)["name"] == taken
-    assert _best(rows, False)["name"] in ("dp", "lamp")  # on images that every repair has seen, it proves nothing
+    assert [row["name"] for row in finalists_of(rows)] == ["dp", "lamp", "mean_lamp", "mean_erk"]
+    assert [row["name"] for row in finalists_of(rows, halfway=1)] == ["dp", "lamp", "mean_lamp"]
+    assert [row["name"] for row in finalists_of(rows, halfway=0)] == ["dp", "lamp"]
 
 
 def test_halfway_each_layer_keeps_the_mean_of_both_plans():

@@ -17,7 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.progress import Progress
 from fewer.engine.apply import apply_options
-from fewer.engine.as_used import as_used
+from fewer.engine.as_used import model_in_use
 from fewer.engine.assembly import Assembly
 from fewer.engine.judge import Judge, Quality, judge_of
 from fewer.engine.outer import outer_of
@@ -75,6 +75,8 @@ LABELS = {
     "auto:uniform": "fewer (chose uniform)",
     "auto:erk": "fewer (chose ERK)",
     "auto:lamp": "fewer (chose LAMP)",
+    "auto:uniform_plus": "fewer (chose Uniform+)",
+    "auto:global_magnitude": "fewer (chose global magnitude)",
 }
 LABEL_OF = {
     "weights": "kept weights",
@@ -117,10 +119,8 @@ def _as_used(
     e: Evidence, model: nn.Module, masks: Mapping[str, Tensor], options: Mapping[str, Option], progress: Progress
 ) -> nn.Module:
     """A rival as ours is judged: where the plan will run, with the roundings of that runtime or those kernels."""
-    if e.deployed is None:
-        return model
     try:
-        return as_used(Work(e.prepared, e.settings, progress), model, masks, options)
+        return model_in_use(Work(e.prepared, e.settings, progress), e.sensed.curves, model, masks, options)
     except FewerError as error:
         raise _NoRowError(str(error)) from None
 

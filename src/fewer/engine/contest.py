@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fewer.engine.assembly import Assembly
+    from fewer.engine.judge import Judge
     from fewer.engine.prepare import Prepared
     from fewer.engine.sense import Sensed
     from fewer.engine.settings import Settings
     from fewer.engine.work import Work
 
-__all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "finalists_of", "way_of"]
+__all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "finalists_of", "score", "way_of"]
 
-CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform", *BETWEEN)
+CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform", "uniform_plus", "global_magnitude", *BETWEEN)
 _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
 _CLEAR = 0.1
-"""The same for the product of both measurements of a whole model."""
-_FAR = 0.8
-"""A finished model whose distortion is below this share of the other's is taken, whatever its parts promised."""
-_CLOSE = 1.5
+"""The same for the product of all measurements of a whole model."""
+_CLOSE = 2.0
 """Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""
+_LARGE = 10_000_000
+"""Weights from which on a single one of the plans halfway to a rule is made real, as each takes long."""
 _MOST_KEPT = 2**31
 """Bytes of finished models that are kept for the report; of larger models it makes its rows anew."""
+_COPIES = 4
+"""Of a model's weights, where it was judged in a runtime: the model, its copy, the file and the runtime's own."""
 _OF_CURVES = ("dp", "bold")  # the others are rules that know nothing of distortion
 
 
@@ -198,15 +201,15 @@ def final(
 ) -> tuple[str, dict[bytes, Made]]:
     """Make the best plans of a contest real beside the simplest methods, and take what is lowest on other images.
 
-    Samples that make and judge no model decide. Between repaired models the product of that error and of the one of
-    :func:`contest` decides, since either hangs on few images. A simple method is taken as soon as it is lower on the
-    samples that decide. What was made is kept for the report, which compares with it.
+    Between repaired models the product of three errors decides (:func:`score`), since each of them misleads in its own
+    way. A simple method is taken as soon as it is lower on the samples that decide, which make and judge no model. What
+    was made is kept for the report, which compares with it.
 
     Parameters
     ----------
     rows
-        Of :func:`contest`; what was made gets ``made``, its distortion on the samples that decide, and rows for the
-        simple methods are added.
+        Of :func:`contest`; what was made gets ``made`` and ``fitted``, its distortion on the samples that decide and
+        on those of the calibration, and rows for the simple methods are added.
 
     Returns
     -------
@@ -222,73 +225,130 @@ def final(
     apart = prepared.deciding
     judge = judge_of(prepared, settings, prepared.calibration if apart is None else apart)
     elsewhere = runs_elsewhere(work, sensed)
-    finalists = finalists_of(rows, settings.baselines)
+    finalists = finalists_of(rows, settings.baselines, _halfway(prepared))
     made: dict[bytes, Made] = {}
     if len(finalists) > 1 or apart is not None:
-        for row in finalists:
-            one = _make(work, way_of(row["name"]), sensed, budgets, made)
-            model = _used(work, way_of(row["name"]), sensed, budgets, one) if elsewhere else one.model
-            row["made"] = judge.judge(model).distortion
-    best = _best(finalists, apart is not None)
-    if apart is not None and settings.compensation == "obs":
-        for way in _simple_ways(prepared):
-            try:
-                plan = choose(sensed.curves, budgets, way.allocator)
-            except FewerError:
+        _finish(work, sensed, budgets, finalists, judge, made, elsewhere=elsewhere)
+        if not any("made" in row for row in finalists):  # what does not run where it is to be used is no plan
+            elsewhere = False  # unless none does
+            _finish(work, sensed, budgets, finalists, judge, made, elsewhere=elsewhere)
+        finalists = [row for row in finalists if "made" in row]
+    best = _best(finalists)
+    for way in _simple_ways(prepared) if apart is not None and settings.compensation == "obs" else ():
+        try:
+            plan = choose(sensed.curves, budgets, way.allocator)
+        except FewerError:
+            continue
+        one = _make(work, way, sensed, budgets, made)
+        found = judge.judge(one.model).distortion
+        if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
+            model = _used(work, way, sensed, budgets, one)
+            if model is None:
                 continue
-            one = _make(work, way, sensed, budgets, made)
-            found = judge.judge(one.model).distortion
-            if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
-                found = judge.judge(_used(work, way, sensed, budgets, one)).distortion
-            rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
-            if found < best["made"]:
-                best = rows[-1]
-    way = way_of(best["name"])
-    return way.name, _kept(made, way.key(choose(sensed.curves, budgets, way.allocator).choice), prepared)
+            found = judge.judge(model).distortion
+        rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
+        if found < best["made"]:
+            best = rows[-1]
+        _spare(made, _key(sensed, budgets, best), prepared)
+    _spare(made, _key(sensed, budgets, best), prepared)
+    return way_of(best["name"]).name, made
 
 
-def _best(finalists: Sequence[dict[str, Any]], apart: bool) -> dict[str, Any]:
-    """The best of the repaired models; ``apart`` says whether they were judged on images that no repair has seen."""
+def _finish(
+    work: Work,
+    sensed: Sensed,
+    budgets: Sequence[Budget],
+    finalists: Sequence[dict[str, Any]],
+    judge: Judge,
+    made: dict[bytes, Made],
+    *,
+    elsewhere: bool,
+) -> None:
+    """Make the plans of some rows real and measure them; with ``elsewhere`` where they will run, if they can."""
+    from fewer.engine.judge import judge_of_fitted
+
+    several = work.prepared.deciding is not None and len(finalists) > 1
+    fitted = judge_of_fitted(work.prepared, work.settings) if several else None
+    for row in finalists:
+        way = way_of(row["name"])
+        one = _make(work, way, sensed, budgets, made)
+        model = _used(work, way, sensed, budgets, one) if elsewhere else one.model
+        if model is not None:
+            row["made"] = judge.judge(model).distortion
+            if fitted is not None:
+                row["fitted"] = fitted.judge(model).distortion
+        done = [row for row in finalists if "made" in row]
+        _spare(made, _key(sensed, budgets, _best(done) if done else finalists[0]), work.prepared)
+
+
+def score(row: Mapping[str, Any]) -> float:
+    """By what repaired models are compared: the product of what each kind of evidence says of a plan.
+
+    The plan put together, ``measured``, is seen on images that its repair was not fitted to, and knows nothing of what
+    a repair in order makes good. The finished model on the samples that decide, ``made``, is seen as a user will see
+    it, on images of a few files only. On the calibration samples, ``fitted``, it is seen on many, which it has been
+    fitted to. So each errs in another way, and in a product an error of one weighs less.
+
+    Examples
+    --------
+    >>> score({"measured": 2.0, "made": 0.5, "fitted": 0.25})
+    0.25
+    """
+    return row["measured"] * row["made"] * row.get("fitted", 1.0)
+
+
+def _best(finalists: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The best of the repaired models: the exact plan, unless another one is clearly lower."""
     best = finalists[0]
     if len(finalists) < 2:
         return best
-    ends = [row for row in finalists if row["name"] not in BETWEEN]
-    lower = min(ends, key=lambda row: row["measured"] * row["made"])
-    if lower["measured"] * lower["made"] < (1 - _CLEAR) * best["measured"] * best["made"]:
-        best = lower
-    lowest = min(finalists, key=lambda row: row["made"])
-    if apart and lowest["made"] < _FAR * best["made"]:
-        return lowest
-    # the middle errs in fewer ways than its ends: put together by itself it looks worse than it is once repaired
-    middle = next((row for row in finalists if row["name"] in BETWEEN), best)
-    return middle if apart and middle["made"] < (1 - _MARGIN) * best["made"] else best
+    lowest = min(finalists, key=score)
+    return lowest if score(lowest) < (1 - _CLEAR) * score(best) else best
 
 
-def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module:
-    """A model where it will run; as it is where that is not possible, which is told when it is to be used."""
-    from fewer.engine.as_used import as_used
+def _halfway(prepared: Prepared) -> int:
+    """How many of the plans halfway to a rule are made real; none where all images were seen by every repair."""
+    if prepared.deciding is None:
+        return 0
+    return len(BETWEEN) if sum(unit.numel for unit in prepared.matched.units) < _LARGE else 1
+
+
+def _used(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], one: Made) -> nn.Module | None:
+    """A model where it will run; None where that is not possible, as a model that was judged in torch says less."""
+    from fewer.engine.as_used import model_in_use
 
     if one.used is None:
         options = sensed.chosen(choose(sensed.curves, budgets, way.allocator).choice)
         try:
-            one.used = as_used(work, one.model, one.masks, options)
+            one.used = model_in_use(work, sensed.curves, one.model, one.masks, options)
         except FewerError:
-            return one.model
+            return None
     return one.used
 
 
-def _kept(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> dict[bytes, Made]:
-    """The models that stay in memory: all, or of large models the winner alone."""
+def _key(sensed: Sensed, budgets: Sequence[Budget], row: Mapping[str, Any]) -> bytes:
+    """Of the model of a row."""
+    way = way_of(row["name"])
+    return way.key(choose(sensed.curves, budgets, way.allocator).choice)
+
+
+def _spare(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> None:
+    """Keep all models in memory, or of large ones the one that is best so far; what is taken is made again."""
     size = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
-    return made if size * len(made) <= _MOST_KEPT else {k: v for k, v in made.items() if k == winner}
+    copies = sum(1 if one.used in (None, one.model) else _COPIES for one in made.values())
+    if size * copies > _MOST_KEPT:
+        for key in [key for key in made if key != winner]:
+            del made[key]
 
 
-def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -> list[dict[str, Any]]:
+def finalists_of(
+    rows: Sequence[dict[str, Any]], compared: Sequence[str] = (), halfway: int = len(BETWEEN)
+) -> list[dict[str, Any]]:
     """The rows of a contest whose plans are worth being made real: the exact plan first.
 
     The bold plan comes with it where it is close to the lowest, and so does the best of the simple rules. Plans of the
-    same curves are much alike, so that they must not take the place of a rule that errs in another way. Of the plans
-    halfway to a rule the best one has a place of its own as well.
+    same curves are much alike, so that they must not take the place of a rule that errs in another way. Plans halfway
+    to a rule have places of their own.
 
     Parameters
     ----------
@@ -296,6 +356,8 @@ def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -
         Of :func:`contest`.
     compared
         Rules that the report compares with. They are made anyway, and so take part however far off they look.
+    halfway
+        How many of the plans halfway to a rule may be made.
 
     Examples
     --------
@@ -310,7 +372,7 @@ def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -
     close.sort(key=lambda row: row["measured"])
     middle = [row for row in close if row["name"] in BETWEEN]
     rules = [row for row in close if row["name"] not in (*_OF_CURVES, *BETWEEN)]
-    found = [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1], *middle[:1]]
+    found = [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1], *middle[:halfway]]
     return found + [row for row in rows if row["name"] in compared and row not in found]
 
 

@@ -300,6 +300,11 @@ def limits(e: Evidence) -> list[str]:
         limits.append("The machine was busy while the model was timed: the spread of its latency is wide.")
     if "energy" in e.plan.cost:
         limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
+    if e.deployed is None and e.settings.measure and any(o.precision != "fp32" for o in e.plan.options().values()):
+        limits.append(
+            "The numbers are of layers that round their inputs to the precisions of the plan, as its costs have it; "
+            "run.model in torch rounds weights alone."
+        )
     if warning := nested(e.sensed.curves.meta, "device", "warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
     if e.shrunk is not None:

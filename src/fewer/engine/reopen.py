@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
+from fewer.engine.as_used import input_rounding
 from fewer.engine.deploy import measured_here
 from fewer.engine.judge import Judge
 from fewer.engine.judge import Quality as Likeness
@@ -62,14 +63,21 @@ class OpenRun:
     judge: Judge = field(init=False)
 
     def used(self) -> nn.Module:
-        """The model as it will be used: on its kernels where the plan is one for time."""
+        """The model as it will be used: on its kernels where the plan is one for time, else with what is rounded."""
         if not self.kernels:
-            return self.student
+            return self._rounding(self.student)
         example = deploy_example(Work(self.prepared, self.settings))
         with use_threads(self.settings.threads):
             return accelerate(
                 self.student, self.masks, example=example, precision=precisions_of(self.recipe), budget_ms=20.0
             )[0]
+
+    def _rounding(self, model: nn.Module) -> nn.Module:
+        rounding = input_rounding(Work(self.prepared, self.settings))
+        if rounding is None:
+            return model
+        aliases = {unit.name: unit.aliases for unit in self.prepared.matched.units}
+        return rounding.copy(model, precisions_of(self.recipe), aliases)
 
     def measure(self) -> Measured:
         """Output error and likeness on held-out images, and quality on labelled data where there is some."""

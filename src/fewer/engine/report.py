@@ -9,9 +9,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from fewer.core.progress import Progress
 from fewer.engine import comparison, description
+from fewer.engine.as_used import model_in_use
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import way_of
 from fewer.engine.evidence import Evidence
@@ -19,11 +21,18 @@ from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
 from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
-from fewer.engine.steps import step_rows
+from fewer.engine.steps import step_rows, steps_of
+from fewer.engine.work import Work
 from fewer.engine.worst import worst_images
 from fewer.reports import RunReport, environment
 
 __all__ = ["gather"]
+
+
+def _in_use(e: Evidence, progress: Progress) -> nn.Module:
+    """The model with what is rounded on the machine that its costs were modelled for."""
+    work = Work(e.prepared, e.settings, progress)
+    return model_in_use(work, e.sensed.curves, e.model, e.masks, e.plan.options())
 
 
 def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> RunReport:
@@ -33,7 +42,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     judge = judge_of(prepared, e.settings, prepared.heldout)
     with progress.stage("evaluate", None) as stage:
         # what will be used is judged: rounded activations included, where there are kernels that round them
-        used = e.deployed.model if e.deployed is not None else e.model
+        used = e.deployed.model if e.deployed is not None else _in_use(e, progress)
         (found,), changes = judge.judge_each(used, slice(None))
         worst = worst_images(prepared, judge, used, changes)
         labelled = dict(e.quality(used)) if e.quality is not None else {}
@@ -41,6 +50,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         stage.advance()
     ours = _our_row(e, found, labelled)
     rows = [ours, *step_rows(e, judge, progress), *comparison.without_merging(e, judge, progress)]
+    steps = steps_of(e, judge, rows)
     rivals, missing = comparison.baselines(e, judge, assembly, progress)
     rows += rivals
     for row in rows:
@@ -55,6 +65,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "worst": worst,
         "baselines": rows,
         "missing": missing,
+        "steps": steps,
         "units": description.units(e),
         "skipped": [{"name": s.name, "kind": s.kind, "reason": s.reason} for s in prepared.matched.skipped],
         "curves": description.curves(e),

@@ -23,6 +23,7 @@ from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
 from fewer.core.memory import keep_freed_memory
 from fewer.core.option import Option
+from fewer.cost.subjects import runs_as
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance
 from fewer.distortion.outputs import reduction
@@ -291,11 +292,12 @@ _NOISE_IMAGES, _RANGE_IMAGES = 4, 32
 def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict[str, float]]:
     """Distortion of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
     prepared, settings = work.prepared, work.settings
-    wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
-    if not wanted:
+    kinds = {runs_as(precision) for precision in settings.precisions}
+    wanted = [p for p in ("bf16", "int8") if p in kinds]
+    if not wanted or not settings.measure:  # a plan in bytes or FLOPs rounds weights alone
         return {}
     static = settings.runtime in EXPORTED and "int8" in wanted  # bytes of one range there, not of one for each token
-    key = f"input rounding {','.join(wanted)}{' in one range' if static else ''}"
+    key = f"input rounding {','.join(wanted)}{' in one range' if static else ''} by {settings.reduction}"
     if key not in ledger:
         twin = set_evaluating(copied_module(model))
         batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)
@@ -358,7 +360,7 @@ def _assemble(
         if base is not None and distortions.shape[1] == len(base) and settings.estimator == "measured":
             distortions = distortions - base  # distortion beyond what earlier rounds have done
         distortion = reduce(distortions).numpy()
-        distortion += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
+        distortion += [noise.get(unit.name, {}).get(runs_as(o.precision), 0.0) for o in options[unit.name]]
         distortion[0] = 0.0
         distortion = _rising(distortion, options[unit.name])
         scores = {k: np.array(v) for k, v in parts[0]["scores"].items()}

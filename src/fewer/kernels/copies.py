@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedBuffer  # type: ignore[attr-defined]
 from fewer.core.errors import FewerError
 from fewer.data.samples import leaves
 
-__all__ = ["copied_module", "set_evaluating"]
+__all__ = ["copied_module", "set_evaluating", "shared_copy"]
 
 
 def copied_module(model: nn.Module) -> nn.Module:
@@ -24,7 +24,23 @@ def copied_module(model: nn.Module) -> nn.Module:
     >>> copied_module(net).double.is_leaf
     True
     """
-    memo: dict[int, Any] = {}
+    return _copied(model, {})
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy with modules and hooks of its own that holds the very parameters of the model: it costs no memory.
+
+    Examples
+    --------
+    >>> net = nn.Linear(1, 1)
+    >>> twin = shared_copy(net)
+    >>> twin is net, twin.weight is net.weight
+    (False, True)
+    """
+    return _copied(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for module in model.modules():
         for tensor in leaves(dict(vars(module))):
             if not tensor.is_leaf:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from fewer.models.sparse import SparseConvolution
 from fewer.models.sparse.product import gathered_rows
@@ -26,6 +27,25 @@ def layer_input(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
     (1, 2)
     """
     return inputs[0] if inputs else keywords["input"]
+
+
+def change_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Change what a layer is called with, by place or by name, until the handle is removed.
+
+    Examples
+    --------
+    >>> layer = nn.Identity()
+    >>> handle = change_input(layer, lambda x: x + 1)
+    >>> layer(1), layer(input=1)
+    (2, 2)
+    """
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
+        if inputs:
+            return (change(inputs[0]), *inputs[1:]), keywords
+        return inputs, {**keywords, "input": change(keywords["input"])}
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def input_rows(module: nn.Module, x: Tensor) -> Tensor:

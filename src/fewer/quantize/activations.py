@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from fewer.formats.activations import round_tokens
+from fewer.models.inputs import change_input
 
-__all__ = ["rounding_inputs", "rounding_inputs_of"]
+__all__ = ["round_input", "rounding_inputs", "rounding_inputs_of"]
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def rounding_inputs(modules: Sequence[nn.Module], precision: str) -> Iterator[No
     handles = []
     try:
         for module in modules:
-            handles.append(module.register_forward_pre_hook(_hook(module, precision)))
+            handles.append(round_input(module, precision))
         yield
     finally:
         for handle in handles:
@@ -59,15 +61,24 @@ def rounding_inputs_of(layers: Mapping[str, Sequence[nn.Module]]) -> Iterator[No
         yield
 
 
-def _hook(module: Any, precision: str):
+def round_input(module: Any, precision: str) -> RemovableHandle:
+    """Have one layer see its input rounded until the handle is removed, also where it is called as ``layer(input=x)``.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> handle = round_input(layer, "int8")
+    >>> x = torch.tensor([[127.0, 0.4, 1.6]])
+    >>> torch.equal(layer(x), layer(input=x))
+    True
+    """
     kernel = getattr(module, "kernel_size", (1,))
     used = "bf16" if precision == "int8" and max(kernel) > 1 else precision
     axis = 1 if hasattr(module, "kernel_size") else -1
 
-    def round_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = inputs[0]
+    def rounded(x: torch.Tensor) -> torch.Tensor:
         if not (torch.is_grad_enabled() and x.requires_grad):
-            return (round_tokens(x, used, axis), *inputs[1:])
-        return (x + (round_tokens(x, used, axis) - x).detach(), *inputs[1:])
+            return round_tokens(x, used, axis)
+        return x + (round_tokens(x, used, axis) - x).detach()
 
-    return round_input
+    return change_input(module, rounded)

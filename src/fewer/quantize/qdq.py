@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fewer.formats.integers import as_integers, exact_scales
 from fewer.formats.ranges import levels
-from fewer.models.inputs import layer_input
+from fewer.models.inputs import change_input, layer_input
 from fewer.models.running import Forward, call, evaluating
 
-__all__ = ["InputRange", "input_ranges", "rounding_to_range", "with_integers"]
+__all__ = ["InputRange", "input_ranges", "round_to_range", "rounding_to_range", "with_integers"]
 
 _SAMPLES = 20_000  # values of each batch from which a range is found
 _SHRINK = tuple(round(1 - 0.04 * i, 2) for i in range(16))  # of the whole range, down to 0.4 of it
@@ -87,16 +88,25 @@ def rounding_to_range(modules: Sequence[nn.Module], how: InputRange) -> Iterator
     >>> torch.allclose(y, layer(torch.tensor([[1.0]])))
     True
     """
-
-    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (how.rounded(inputs[0]), *inputs[1:])
-
-    handles = [module.register_forward_pre_hook(hook) for module in modules]
+    handles = [round_to_range(module, how) for module in modules]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def round_to_range(module: nn.Module, how: InputRange) -> RemovableHandle:
+    """Have one layer see its input rounded until the handle is removed, also where it is called as ``layer(input=x)``.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> handle = round_to_range(layer, InputRange(1.0, 0))
+    >>> torch.equal(layer(torch.tensor([[1.4]])), layer(input=torch.tensor([[1.0]])))
+    True
+    """
+    return change_input(module, how.rounded)
 
 
 def input_ranges(

@@ -366,8 +366,8 @@ class _Show(Callback):
 
 
 def _rounded_activations(work: OpenRun) -> dict[str, list[nn.Module]]:
-    """Layers whose kernels round what they are given; weights alone are rounded in a plan that is not for time."""
-    if "latency" not in work.plan.cost:
+    """Layers whose kernels round what they are given; in a plan that prices no arithmetic weights alone are rounded."""
+    if not work.settings.measure:
         return {}
     found: dict[str, list[nn.Module]] = {}
     for name, precision in precisions_of(work.recipe).items():
