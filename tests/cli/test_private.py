@@ -64,3 +64,21 @@ def test_another_device_is_refused(fewer) -> None:
 
 def test_an_action_that_is_none(fewer) -> None:
     assert fewer("private", "compil", "net.py:net").code == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (
+            "c/public.json",
+            "c holds no public.json; make it with: fewer private compile MODEL --images FOLDER --out c\n",
+        ),
+        ("notes.txt", "notes.txt: the description of the circuit is not valid JSON"),
+    ],
+)
+def test_the_file_of_a_circuit_is_named(fewer, tmp_path, monkeypatch, what: str, told: str) -> None:
+    """The fix that was told made a folder public.json, and a damaged file had no name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    found = fewer("private", "keys", what, "--out=k")
+    assert found.code == 2 and told in found.err

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["one_step", "step_rows", "steps_of"]
 
 _UNPLANNED = "the plan does without it"
+_MISSING = {
+    "cut": "the plan does without it, and alone it cannot meet the budget",
+    "bits": "the plan does without them, and alone they cannot meet the budget",
+    "functions": "no functions that integers were to stand for",
+}
 _NOTE = "one step of the plan alone; it need not meet the budget"
 
 
@@ -148,7 +153,7 @@ def steps_of(e: Evidence, judge: Judge, rows: Sequence[Mapping[str, Any]]) -> li
     for step, label in _STEPS.items():
         row = rows[0] if step == "together" else there.get(step)
         if row is None:
-            found.append({"name": step, "label": label, "metric": metric, "note": "not in the plan, nor enough alone"})
+            found.append({"name": step, "label": label, "metric": metric, "note": _MISSING[step]})
             continue
         chosen = {"together": whole, "functions": dense}.get(step) or _alone(e, step, has[step])
         note = _UNPLANNED if has.get(step, True) is False else ""

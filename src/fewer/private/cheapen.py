@@ -208,7 +208,7 @@ def cheapen(
     other = next((one for one in fits if one.way.changed and not one.fewer_bits), None)
     if joint and apart is not None:
         judge = replace(judge, held=apart, answers=answers_of(model, network, apart))
-    alone = _steps(network, images, made, best, other, judge, prices) if joint else []
+    alone = _steps(network, images, made, best, other, judge, prices, budget) if joint else []
     network_of_it = best.taught if best.share == 1 else None
     return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried, alone, network_of_it)
 
@@ -250,6 +250,7 @@ def _steps(
     other: _Made | None,
     judge: _Judge,
     prices: Callable[[Parameters], Prices],
+    budget: str,
 ) -> list[StepRow]:
     """What each step of the best plan does without the others."""
     whole = next((one for one in made if not one.way.changed and not one.fewer_bits), None)
@@ -266,6 +267,7 @@ def _steps(
         fewer_bits=best.fewer_bits,
         taught=bool(judge.steps),
         other=None if other is None else ((other.circuit, other.parameters), other.way.name),
+        budget=budget,
     )
     seen, held, answers = (t.numpy() for t in (judge.known[:_SENSED], judge.held, judge.answers))
     return step_rows(plan, seen, held, answers, prices, network.answer, network.left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ class Joint:
     other
         Where that is none: the network with other degrees that is nearest to the whole one within the budget, and its
         words; None where there is no such network.
+    budget
+        That was planned for; diagonals alone are told for it where they cannot be as quick as the plan.
     cut
         What is left of the time when diagonals have gone, as a share.
     fewer_bits
@@ -85,6 +88,7 @@ class Joint:
     fewer_bits: bool
     taught: bool
     other: tuple[Made, str] | None = None
+    budget: str = ""
 
 
 def said_by(circuit: Circuit, images: np.ndarray, parameters: Parameters | None = None) -> np.ndarray:
@@ -144,21 +148,28 @@ def step_rows(
         return StepRow(step, name, kind, predict_ms(made[0], prices(made[1])), far, note)
 
     def cut_of(made: Made) -> Made:
-        return shrink(made[0], known, f"he={plan.cut:.6f}x", prices(made[1])).circuit, made[1]
+        return shrink(made[0], known, _share(plan.cut), prices(made[1])).circuit, made[1]
 
     whole = row("whole", "the whole circuit: polynomials in place of functions", "whole", plan.whole)
     together = [whole]
     alone = [_degrees_alone(plan, row), _cut_alone(plan, row, known, prices), _bits_alone(plan, row)]
     if plan.taught or plan.cut < 1 or plan.fewer_bits:
-        before = cut_of(plan.start) if plan.cut < 1 else plan.start
-        together.append(
-            row("together", "all steps together", "together", before, note="before it is taught" * plan.taught)
-        )
+        note = "before it is taught" * plan.taught
+        try:
+            before = cut_of(plan.start) if plan.cut < 1 else plan.start
+            together.append(row("together", "all steps together", "together", before, note=note))
+        except FewerError as error:  # other diagonals went from a network that was taught first
+            together.append(StepRow("together", "all steps together", "together", None, None, str(error)))
     if plan.taught:
         together.append(row("taught", "all steps together, taught", "together", plan.end))
     noise = f"ring of degree {plan.end[1].degree}, numbers of {plan.end[1].scale_bits} bits; the noise is modelled"
     together.append(row("runs", "all steps together, encrypted", "together", plan.end, noisy=True, note=noise))
     return [whole, *sorted(alone, key=lambda r: _worth(r, whole)), *together[1:]]
+
+
+def _share(share: float) -> str:
+    """A budget that is no smaller than a share, so that the cut which had it meets it again."""
+    return f"he={math.ceil(share * 1e6) / 1e6:.6f}x"
 
 
 _NOT_PLANNED = "not in the plan"
@@ -182,11 +193,19 @@ def _cut_alone(plan: Joint, row: Rows, known: np.ndarray, prices: Callable[[Para
     step, name, note = "cut", "only fewer diagonals", "" if planned else f"{_NOT_PLANNED}: for the same time"
     if share >= 1:
         return StepRow(step, name, "alone", None, None, "the plan takes no less time than the whole circuit")
-    try:
-        cut = shrink(plan.whole[0], known, f"he={share:.6f}x", prices(plan.whole[1])).circuit
-    except FewerError as error:
-        return StepRow(step, name, "alone", None, None, str(error))
-    return row(step, name, "alone", (cut, plan.whole[1]), note=note)
+    wishes = [
+        (_share(share), note),
+        *([(plan.budget, f"{_NOT_PLANNED}: for {plan.budget}")] if plan.budget else []),
+    ]
+    refused = ""
+    for wish, said in wishes if not planned else wishes[:1]:
+        try:
+            cut = shrink(plan.whole[0], known, wish, prices(plan.whole[1])).circuit
+        except FewerError as error:  # diagonals alone may not be as quick as the plan, and quick enough
+            refused = refused or str(error)
+            continue
+        return row(step, name, "alone", (cut, plan.whole[1]), note=said)
+    return StepRow(step, name, "alone", None, None, refused)
 
 
 def _bits_alone(plan: Joint, row: Rows) -> StepRow:

@@ -225,9 +225,13 @@ def load_public(place: str | Path) -> Public:
     finish_exchange(place)
     path = place / PUBLIC if place.is_dir() else place
     if not path.is_file():
-        made = f"fewer private compile MODEL --images FOLDER --out {place}"
-        raise FewerError(f"{place} holds no {PUBLIC}; make it with: {made}")
-    return Public.from_json(read_text(path, what="description of a circuit"))
+        folder = place.parent if place.suffix == ".json" else place  # the file itself was meant
+        made = f"fewer private compile MODEL --images FOLDER --out {folder}"
+        raise FewerError(f"{folder} holds no {PUBLIC if folder == place else place.name}; make it with: {made}")
+    try:
+        return Public.from_json(read_text(path, what="description of a circuit"))
+    except FewerError as error:
+        raise FewerError(f"{path}: {error}") from None
 
 
 def load_circuit(folder: str | Path) -> tuple[Circuit, Public]:
