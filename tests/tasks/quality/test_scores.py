@@ -16,7 +16,7 @@ from fewer.tasks.quality.assessment import (
     three_words,
     two_words,
 )
-from fewer.tasks.quality.correlation import average_ranks, correlations, pair_accuracy, spearman
+from fewer.tasks.quality.correlation import average_ranks, correlations, pair_accuracy, pearson, spearman
 from fewer.tasks.quality.description import LocalJudge, WriterJudge, judge_descriptions, read_descriptions
 from fewer.tasks.quality.perception import score_answers, strict_choice
 from fewer.tasks.quality.questions import Question, prompt, read_questions, write_questions
@@ -87,10 +87,25 @@ def test_ranks_and_halves_by_brute_force():
         spearman(np.ones(3), np.arange(3))
 
 
+def test_correlations_of_odd_numbers():
+    alike = np.full(7, 0.1)  # whose mean is not 0.1 in floats
+    assert alike.mean() != 0.1
+    with pytest.raises(FewerError, match="all alike"):
+        pearson(alike, np.arange(7.0))
+    with pytest.raises(FewerError, match="finite"):
+        spearman(np.array([1, np.nan, 2]), np.arange(3.0))
+    for scale in (1e200, 1.0, 1e-200):
+        x = np.array([1.0, 2.0, 4.0])
+        assert pearson(x * scale, np.arange(3.0)) == pytest.approx(np.corrcoef(x, np.arange(3.0))[0, 1])
+
+
 @pytest.mark.parametrize(
     ("text", "choice"),
     [("A", 0), ("b.", 1), ("(C)", 2), ("C. fair", 2), ("Answer: A", 0), ("The answer is B.", 1), ("Fair", 2),
-     ("Average", None), ("A, no: B", None), ("A. fair", None), ("H", None), ("", None), ("A cat is here", None)],
+     ("Average", None), ("A, no: B", None), ("A. fair", None), ("H", None), ("", None), ("A cat is here", None),
+     ("The answer is: B", 1), ("The correct answer is option C.", 2), ("Option B is correct", 1), ("**B**", 1),
+     ("Answer: **B. poor**", 1), ("[B]", 1), ('"b"', 1), ("A. good</s>", 0), ("B\n\nBecause it is blurry.", 1),
+     ("A\nB", None), ("**A. fair**", None), ("The answer is a good image", None), ("A is correct, not B", None)],
 )  # fmt: skip
 def test_strict_parsing(text, choice):
     assert strict_choice(text, ("good", "poor", "fair")) == choice

@@ -37,22 +37,37 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
         raise FewerError(f"a correlation needs two lists of the same length, 2 at least; given {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise FewerError("a correlation needs finite numbers; leave missing scores out")
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    if norm == 0:
+    # the mean of equal values may be off by a rounding, so that their spread is no exact 0
+    if np.all(x == x[0]) or np.all(y == y[0]):
         raise FewerError("a correlation needs scores that differ; these are all alike")
-    return float((x * y).sum() / norm)
+    x, y = _centred(x), _centred(y)
+    return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Distances from the mean, in parts of the largest one: squares neither overflow nor vanish."""
+    values = values / np.abs(values).max()
+    off = values - values.mean()
+    return off / np.abs(off).max()
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Rank correlation (SRCC).
+
+    Raises
+    ------
+    FewerError
+        As :func:`pearson` does.
 
     Examples
     --------
     >>> spearman(np.array([1.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0]))
     1.0
     """
-    return pearson(average_ranks(np.asarray(x, float)), average_ranks(np.asarray(y, float)))
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):  # NaN would get a rank, as if it were the largest score
+        raise FewerError("a correlation needs finite numbers; leave missing scores out")
+    return pearson(average_ranks(x), average_ranks(y))
 
 
 def correlations(

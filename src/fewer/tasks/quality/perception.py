@@ -20,9 +20,14 @@ from fewer.tasks.quality.questions import LETTERS, Question
 
 __all__ = ["Perception", "most_likely", "score_answers", "strict_choice", "substring_hit", "unanswered"]
 
+_NAMED = r"(?:answer|option|choice)"
 _LETTER = re.compile(
-    r"^(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)?\s*(?:is|:)?\s*\(?([A-Ha-h])\)?(?:[.):,]|\s*$)", re.I
+    rf"^(?:(?:the|my)\s+)?(?:(?:correct|right|best|final)\s+)?(?:{_NAMED}\s*(?:is\b)?\s*:?\s*){{0,2}}(?:is\b)?\s*"
+    r"[(\[]?([A-Ha-h])[)\]]?(?:[.):,\]]|\s*$|[ \t]*\n|\s+is\s+(?:correct|right|the\s+(?:correct|right|answer))\b)",
+    re.I,
 )
+_MARKS = re.compile(r"\*+|[`\"]|</?s>|<\|[a-z_]+\|>")
+"""What chat models put around an answer and what ends a turn; no part of what they say."""
 
 
 def strict_choice(text: str, options: Sequence[str]) -> int | None:
@@ -34,8 +39,8 @@ def strict_choice(text: str, options: Sequence[str]) -> int | None:
     >>> [strict_choice(text, options) for text in ("B", "(A).", "Answer: B", "no.", "Average", "A or B", "D")]
     [1, 0, 1, 1, None, None, None]
     """
-    text = text.strip()
-    plain = [option.strip().lower().rstrip(".") for option in options]
+    text = _MARKS.sub("", text).strip()
+    plain = [_MARKS.sub("", option).strip().lower().rstrip(".") for option in options]
     if text.lower().rstrip(".") in plain:
         return plain.index(text.lower().rstrip("."))
     found = _LETTER.match(text)
