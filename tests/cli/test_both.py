@@ -24,6 +24,11 @@ def make():
         nn.Linear(128, 16), nn.GELU(), nn.Linear(16, 4),
     )
     return net.eval(), {"input_size": (1, 8, 8), "mean": (0.5,), "std": (0.25,)}
+
+
+def norm():
+    net = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 4))
+    return net.eval(), {"input_size": (1, 8, 8), "mean": (0.5,), "std": (0.25,)}
 """
 FAST = [
     "--calibration",
@@ -114,6 +119,12 @@ def test_one_page_tells_what_each_step_does_under_both_targets(place, capsys) ->
 def test_what_two_targets_have_no_use_for_is_told(place, capsys, more, said) -> None:
     assert main([*WORDS, *more]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_network_that_no_circuit_is_made_of_is_told_before_the_long_work(place, capsys) -> None:
+    assert main([WORDS[0], "net.py:norm", *WORDS[2:]]) == 2
+    assert "divides by numbers that depend on the image" in capsys.readouterr().err
+    assert not (place / "both").exists()
 
 
 def test_a_dry_run_for_two_targets_writes_nothing(place, capsys) -> None:

@@ -58,6 +58,7 @@ def compress_for_both(
         then = f"would compile {model} within {words[1]} and write {places[1]}"
         return say_would([told, then, f"would write one page of both into {out}"], shared.json, out=out)
     _look(Path(out), shared)
+    _refuse_unreadable(model)
     done, facts = _made(model, images, words, settings, shared, places, labelled)
     from fewer import joint_report
 
@@ -80,6 +81,17 @@ def _look(out: Path, shared: Shared) -> None:
         raise FewerError(f"{out} is not empty and holds no plans for two targets; choose another --out")
     if names and not (shared.overwrite or shared.resume):
         raise FewerError(f"{out} holds plans already; give --resume to go on with them, --overwrite to start anew")
+
+
+def _refuse_unreadable(model: str) -> None:
+    """A network that no circuit can be made of is told before the long work for the accelerator."""
+    import torch
+
+    from fewer.models.spec import load_untouched
+    from fewer.private.reading import read_network
+
+    loaded = load_untouched(model)
+    read_network(loaded.model.eval(), torch.zeros(1, *loaded.preprocess.input_size))
 
 
 def _made(
