@@ -28,12 +28,12 @@ help:
 	@echo "Another Python: make demo PYTHON=python3.12"
 
 install:
-	@$(MAKE) setup EXTRAS=use
+	@$(MAKE) -s setup EXTRAS=use
 	@$(BIN)/fewer --version
 	@$(BIN)/fewer list models >/dev/null && echo "installed in $(VENV); now: source $(BIN)/activate && fewer --help"
 
 demo:
-	@$(MAKE) setup EXTRAS=use
+	@$(MAKE) -s setup EXTRAS=use
 	@$(BIN)/fewer demo $(ARGS)
 	@echo "for commands of your own: source $(BIN)/activate && fewer --help"
 

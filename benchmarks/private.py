@@ -1,6 +1,7 @@
 """Encrypted inference on real networks: encrypted against plaintext results of the same circuit, MB sent, memory.
 
     python benchmarks/private.py [--network mnist-cnn|usps-cnn|digits|cifar] [--budget he=0.5x] [--images 20]
+    python benchmarks/private.py --network mnist-cnn --budget he=0.5x --steps 800 --train 40000 --clear 10000
 
 mnist-cnn and usps-cnn are those of the package ccexam, trained by others on MNIST and USPS; images are MNIST's test
 digits (drawn in a seeded order; for the USPS network resized to 16 pixels, which is another distribution than it was
@@ -14,6 +15,8 @@ the server, and ``predicted_s`` what the operations were predicted to take, from
 Writes benchmarks/results/private.csv, a row for each image, and prints the sums. --fresh forgets the rows that were
 there of the circuit. --wall 20 takes the time on the clock of so many queries of a circuit that is there already, and
 the prediction just before them, and adds a row to private_wall.csv with the load of the machine: for a quiet machine.
+--clear makes the whole circuit and the one of the budget anew and compares both in the clear, on so many test images:
+a circuit says the same encrypted, and hundreds of images cannot show half a point. Adds a row to private_clear.csv.
 --joint plans degrees, diagonals and bits for the budget, and writes what each step does alone to private_joint.csv.
 """
 
@@ -38,10 +41,15 @@ from torch import Tensor, nn
 
 from fewer.data.digits import real_digits
 from fewer.models.spec import load_model
+from fewer.private.adapt import adapt
+from fewer.private.cheapen import cheapen
 from fewer.private.client import Query
+from fewer.private.compile import approximate_activations
 from fewer.private.demo_run import train_network
+from fewer.private.joint import said_by
 from fewer.private.keys import load_circuit, save_keys
-from fewer.private.price import calibrate, predict_ms
+from fewer.private.price import calibrate, predict_ms, prices_here
+from fewer.private.reading import read_network
 from fewer.private.server import Service
 from fewer.tasks.classify.sets import load_mnist
 from fewer.training.loop import fit
@@ -53,6 +61,9 @@ COLUMNS = ["network", "budget", "steps", "index", "label", "network_class", "pla
 COLUMNS += ["difference", "mb_sent", "peak_mb", "processor_s", "server_s", "predicted_s"]
 WALL = RESULTS.with_name("private_wall.csv")
 WALL_COLUMNS = ["network", "budget", "steps", "queries", "wall_s", "wall_low_s", "wall_high_s"]
+CLEAR = RESULTS.with_name("private_clear.csv")
+CLEAR_COLUMNS = ["network", "budget", "steps", "taught_on", "way", "share_of_time", "images", "right_network"]
+CLEAR_COLUMNS += ["right_whole", "right_budget", "points_lost", "low", "high"]
 JOINT = RESULTS.with_name("private_joint.csv")
 JOINT_COLUMNS = ["network", "budget", "steps", "step", "kind", "ms", "share", "distance", "note"]
 WALL_COLUMNS += ["server_wall_s", "server_processor_s", "predicted_s", "load"]
@@ -68,8 +79,8 @@ class Subject:
     labels: Tensor
 
 
-def subject_of(name: str, folder: Path) -> Subject:
-    """A network by its name."""
+def subject_of(name: str, folder: Path, train_count: int = 6000, test_count: int = 1000) -> Subject:
+    """A network by its name; of MNIST so many images to teach with and to test."""
     if name == "digits":
         (images, labels), (held, wanted) = real_digits()
         known, names = torch.from_numpy(images), torch.from_numpy(labels)
@@ -78,8 +89,8 @@ def subject_of(name: str, folder: Path) -> Subject:
         (known, names), (held, wanted) = (cifar(part, count) for part, count in (("train", 12_000), ("test", 1000)))
         return Subject(cifar_network(known, names, folder / "cifar.pt"), known[:6000], held, wanted)
     loaded = load_model(f"fewer/{name}")
-    test = load_mnist("test", 1000, preprocess=loaded.preprocess)
-    train = load_mnist("train", 6000, preprocess=loaded.preprocess).images
+    test = load_mnist("test", test_count, preprocess=loaded.preprocess)
+    train = load_mnist("train", train_count, preprocess=loaded.preprocess).images
     return Subject(loaded.model, train, test.images, test.labels)
 
 
@@ -177,6 +188,37 @@ def time_on_the_clock(service: Service, place: Path, test: Tensor, mine: dict[st
     print(dict(zip(WALL_COLUMNS, row, strict=True)))
 
 
+def compare_in_the_clear(subject: Subject, args: argparse.Namespace) -> None:
+    """Whole circuit and that of the budget on many images, and how sure their difference is (95 %, pairs of images)."""
+    network = approximate_activations(read_network(subject.model, subject.train[:1]), subject.train)
+    network = adapt(subject.model, network, subject.train, steps=args.steps)
+    cheap = cheapen(subject.model, network, subject.train, args.budget, prices=prices_here(), steps=args.steps)
+    with torch.no_grad():
+        said = torch.cat([subject.model(part) for part in subject.test.split(500)])
+    after = (
+        cheap.network(subject.test) if cheap.network else torch.from_numpy(said_by(cheap.circuit, subject.test.numpy()))
+    )
+    right = [x.argmax(1) == subject.labels for x in (said, network(subject.test), after)]
+    count, (lost, won) = len(subject.test), (int((a & ~b).sum()) for a, b in (right[1:], right[:0:-1]))
+    gap = (lost - won) / count
+    half = 1.96 * ((lost + won) / count - gap**2) ** 0.5 / count**0.5
+    shares = [f"{100 * float(x.double().mean()):.2f}" for x in right]
+    row = [
+        args.network,
+        args.budget,
+        args.steps,
+        len(subject.train),
+        cheap.name,
+        f"{cheap.after['he'] / cheap.before['he']:.3f}",
+    ]
+    row += [count, *shares, *(f"{100 * x:.2f}" for x in (gap, gap - half, gap + half))]
+    if not CLEAR.exists():
+        CLEAR.write_text(",".join(CLEAR_COLUMNS) + "\n")
+    with CLEAR.open("a", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerow(row)
+    print(dict(zip(CLEAR_COLUMNS, row, strict=True)), [(t.name, t.loss) for t in cheap.tried])
+
+
 def keep_steps(mine: dict[str, str], report: dict) -> None:
     """What each step of a joint plan does alone, in place of the rows of the same circuit."""
     found = list(csv.DictReader(JOINT.open(newline=""))) if JOINT.exists() else []
@@ -203,11 +245,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--folder", type=Path, default=Path("private-benchmark"))
     parser.add_argument("--wall", type=int, default=0, help="queries whose time on the clock is taken")
+    parser.add_argument("--train", type=int, default=6000, help="images of MNIST to teach with")
+    parser.add_argument("--clear", type=int, default=0, help="images on which both circuits are compared in the clear")
     parser.add_argument("--joint", action="store_true", help="plan all steps for the budget, and tell each alone")
     parser.add_argument("--fresh", action="store_true")
     args = parser.parse_args()
     place = args.folder / "-".join([args.network, str(args.steps), *([args.budget] if args.budget else [])])
-    subject = subject_of(args.network, args.folder)
+    subject = subject_of(args.network, args.folder, args.train, args.clear or 1000)
+    if args.clear:
+        compare_in_the_clear(subject, args)
+        return
     if args.joint:
         mine = {"network": args.network, "budget": args.budget, "steps": str(args.steps)}
         place = place.with_name(place.name + "-joint")

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from fewer.adaptation import ms_mt
 from fewer.adaptation.problem import Work
 from fewer.adaptation.translate.cut import train_cut
 from fewer.adaptation.translate.cyclegan import train_cyclegan
-from fewer.adaptation.translate.safety import check_translation, edge_agreement
+from fewer.adaptation.translate.safety import Checks, check_translation, edge_agreement
 from fewer.adaptation.translate.slices import SliceDraws, Translator, slices_of
 from tests.adaptation.domains import problem, settings
 
@@ -37,11 +38,31 @@ def test_the_middle_slice_is_in_the_middle() -> None:
     assert bool((x[:, 1, 0, 0] >= x[:, 0, 0, 0]).all()) and bool((x[:, 2, 0, 0] >= x[:, 1, 0, 0]).all())
 
 
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((1, 20, 24), 24), ((1, 9, 9), 16), ((1, 90, 30), 64), ((1, 30, 4, 22), 30), ((1, 5, 6, 200), 64)],
+)
+def test_crops_are_no_larger_than_what_there_is(shape: tuple[int, ...], size: int) -> None:
+    x, y = SliceDraws([(torch.randn(shape), None)], 64, 1).batch((0,), 2)
+    assert x.shape == (2, 1, size, size) and y.shape == (2, size, size)
+
+
 @pytest.mark.parametrize("without", [(), ("segmentation-heads",), ("edges",)])
 def test_cut_is_deterministic(without: tuple[str, ...]) -> None:
     chosen = settings(without=without)
     one, two = (train_cut(problem(), chosen, Work())[0].image(problem().source[0][0]) for _ in range(2))
     assert torch.equal(one, two) and bool(torch.isfinite(one).all())
+
+
+@pytest.mark.parametrize(("without", "more"), [((), "; random curves take its place"), (("curves",), "")])
+def test_ms_mt_says_what_takes_the_place_of_an_unsafe_translator(
+    without: tuple[str, ...], more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ms_mt, "check_translation", lambda *_: Checks((), 0.1, 0.9, (0.0, 0.0), (1.0, 1.0)))
+    work = Work()
+    ms_mt.translated_source(problem(), settings(without=without), work)
+    told = "the translator is not used: it invents structures (edges agree 0.10, new edges 90%)"
+    assert work.notes == [told + more]
 
 
 def test_cyclegan_goes_both_ways() -> None:

@@ -69,3 +69,31 @@ def test_the_planned_mix_is_within_its_budget_and_beats_published_sets() -> None
         plan_approximations(
             net, pixels / 255 - 0.5, pixels.numpy(), mean=(0.5,) * 3, std=(1.0,) * 3, budget="energy=0.01x"
         )
+
+
+@pytest.mark.parametrize(
+    ("norm", "at"), [(nn.LayerNorm(32), 3.0), (nn.RMSNorm(32, eps=1e-6), 0.0), (nn.RMSNorm(32), 0.0)]
+)
+def test_rows_that_are_all_but_constant_stay_as_small_as_their_epsilon_keeps_them(norm: nn.Module, at: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 32)
+    x[:, 1], x[:, 2], x[:, 3] = at + 1e-5 * torch.randn(2, 32), at + 1e-9, 0
+    model = nn.Sequential(norm).eval()
+    with torch.no_grad():
+        wanted = model(x)
+    assert float((replace_functions(model, x)(x) - wanted).abs().max()) < 0.01
+
+
+def test_silu_goes_through_integers_as_gelu_does() -> None:
+    class Gated(nn.Module):
+        def forward(self, x):
+            return nn.functional.silu(x) * nn.functional.gelu(x)
+
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    for method in ("table-gelu", "shift-gelu", "polynomial-gelu"):
+        made = replace_functions(Gated(), x, activation=method)
+        assert made.calls["activation"] == 2 and float((made(x) - Gated()(x)).abs().max()) < 0.2
+    assert replace_functions(Gated(), x, activation="table-silu").calls["activation"] == 1
+    kept = nn.Sequential(nn.SiLU(inplace=True)).eval()
+    assert replace_functions(kept, x).calls["activation"] == 1

@@ -109,3 +109,12 @@ def test_an_interrupted_second_part_does_not_repeat_the_first(
     assert demo.demo(settings=flags) == 0 and quick == ["second"]
     assert f"{run.report.verdict.distortion:.3g}" in capsys.readouterr().out
     assert demo.demo() == 0 and quick == ["second", "first", "second"]  # other settings: begun anew
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("select", "--budget=size=4MB"), ("gait", "--budget=size=4MB"), ("private", "--allocator=dp")]
+)
+def test_a_demo_refuses_what_it_would_ignore(fewer, name: str, flag: str) -> None:
+    """``fewer demo select --budget size=4MB`` ran for its own labels without a word about the budget."""
+    told = fewer("demo", name, flag)
+    assert told.code == 2 and f"{flag.partition('=')[0]} has no meaning for the demo {name}" in told.err

@@ -83,6 +83,24 @@ def test_an_unknown_option_points_to_all_of_them(fewer: Fewer) -> None:
     assert "did you mean --pattern?; see fewer compress --help-all" in told.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "wrong", "told"),
+    [
+        ("train", "--model", "--model; here it is called --network;"),
+        ("adapt", "--model", "--model; here it is called --network;"),
+        ("select", "--model", "--model; here it is called --features;"),
+        ("compress", "--alocator", "--alocator; did you mean --allocator?;"),
+        ("compress", "--calib", "--calib; did you mean --calibration?;"),
+        ("export", "--model", "--model; see"),
+        ("plan", "--time", "--time; see"),
+    ],
+)
+def test_an_unknown_option_gets_a_near_one_or_none(fewer: Fewer, verb: str, wrong: str, told: str) -> None:
+    """``fewer train DATA --model X`` was asked whether it meant --time."""
+    found = fewer(verb, "here", wrong, "x")
+    assert found.code == 2 and f"unknown option: {told}" in found.err
+
+
 def test_a_misspelt_value_of_a_setting_has_its_neighbour(fewer: Fewer) -> None:
     told = fewer("compress", "net.py:net", "--images", "photos", "--budget", "weights=50%", "--allocator", "lampp")
     assert (told.code, told.err) == (2, "error: command line: allocator cannot be 'lampp'; did you mean 'lamp'?\n")

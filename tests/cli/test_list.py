@@ -17,9 +17,10 @@ def test_each_list_has_entries_that_say_something(name: str) -> None:
 
 def test_every_demo_is_listed(fewer) -> None:
     from fewer.cli.demo import STAGES, TASK_DEMOS
+    from fewer.cli.demo_data import DATA
 
     found = json.loads(fewer("list", "demos", "--json").out)
-    assert {*STAGES, *TASK_DEMOS, "adapt", "low-bit", "private", "select", "uda"} == set(found)
+    assert {*STAGES, *TASK_DEMOS, "adapt", "low-bit", "private", "select", "uda", *DATA} == set(found)
 
 
 def test_a_list_is_found_by_its_name(fewer) -> None:

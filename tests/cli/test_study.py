@@ -71,3 +71,21 @@ def test_opinions_become_rating_words(fewer, tmp_path: Path, more: str, count: i
     (tmp_path / "mos.csv").write_text(f"file,score,std\na.png,1{more}\nb.png,5{more}\n")
     done = fewer("study", "convert", str(tmp_path / "mos.csv"), "--out", str(tmp_path / "r.json"))
     assert done.code == 0 and len(read_records(tmp_path / "r.json")) == count
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["status", "s", "--rater=r1"],
+            "--rater has no meaning for fewer study status; it is a flag of: export delete",
+        ),
+        (["export", "s", "--images=p"], "--images has no meaning for fewer study export; it is a flag of: new serve"),
+        (["serve", "s", "--raters=3"], "--raters has no meaning for fewer study serve; it is a flag of: new"),
+        (["new", "s", "--images=p", "--pairs=3"], "--pairs has no meaning for fewer study new"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(fewer, words, told: str) -> None:
+    """``fewer study status s --rater r1`` told of all raters."""
+    found = fewer("study", *words)
+    assert found.code == 2 and told in found.err

@@ -50,3 +50,13 @@ def test_a_long_value_is_shown_in_one_short_line() -> None:
     with pytest.raises(FewerError, match=r"network=Net\( \(layer\)") as told:
         Named.of({"network": Long()})
     assert "\n" not in str(told.value) and len(str(told.value)) < 250
+
+
+class Pair(StrictSettings):
+    weights: tuple[float, float] = (1.0, 2.0)
+
+
+@pytest.mark.parametrize(("given", "count"), [([1.0], 1), ([], 0), ([1.0, 2.0, 3.0], 3)])
+def test_too_many_or_too_few_values_are_counted(given: list[float], count: int) -> None:
+    with pytest.raises(FewerError, match=rf"weights=.*: 2 values are needed, separated by commas, and {count} given"):
+        Pair.of({"weights": given})

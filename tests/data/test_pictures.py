@@ -15,6 +15,7 @@ import fewer
 from fewer.data.images import open_images
 from fewer.data.pictures import are_pictures, read_pictures
 from fewer.data.preprocess import Preprocess
+from fewer.engine.settings import Settings
 
 PICTURES = [Image.fromarray(np.random.default_rng(n).integers(0, 255, (20, 24, 3), dtype=np.uint8)) for n in range(12)]
 
@@ -51,6 +52,37 @@ def test_they_are_told_from_other_inputs() -> None:
         "a",
     ):
         assert not are_pictures(other)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "L"])
+def test_arrays_of_bytes_are_the_pictures_that_they_are_of(kind: str) -> None:
+    """As Pillow, imageio and scikit-image give them: height, width, channels."""
+    pictures = [picture.convert(kind) for picture in PICTURES]
+    arrays = [np.atleast_3d(np.asarray(picture)) for picture in pictures]
+    preprocess = Preprocess(input_size=(3, 16, 16))
+    assert are_pictures(arrays) and are_pictures([(arrays[0], 3)])
+    found = read_pictures(arrays, 9, preprocess).tensor
+    assert torch.equal(found, read_pictures(pictures, 9, preprocess).tensor)
+    square = np.stack([np.resize(array, (20, 24, array.shape[2])) for array in arrays])
+    assert are_pictures(square) and not are_pictures(square.transpose(0, 3, 1, 2))
+
+
+def test_a_data_set_of_tensors_says_no_more_of_itself() -> None:
+    """torch's data sets have a length and items, and cannot be iterated over as such."""
+
+    class Tensors:
+        def __len__(self) -> int:
+            return 24
+
+        def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+            return torch.randn(3, 30, 30, generator=torch.Generator().manual_seed(place)), place % 3
+
+    settings = Settings(calibration=8, sensing=4, heldout=4, sparsities=(0.5,), search=0, additivity=0, baselines=())
+    found = [
+        fewer.compress(net(), given, "weights=60%", settings=settings).report.verdict.distortion
+        for given in (Tensors(), [Tensors()[place] for place in range(24)])
+    ]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kind", ["RGB", "L", "RGBA", "P", "1", "I;16"])

@@ -185,3 +185,14 @@ def test_bytes_are_planned_without_what_inputs_lose(images: torch.Tensor, tmp_pa
     assert found["energy",]["int8"] > 3 * found[()]["int8"]
     lost = {p: found["energy",][p] - found[()][p] for p in ("int8", "int4")}
     assert lost["int4"] == pytest.approx(lost["int8"], rel=1e-6), "kernels multiply both as int8"
+
+
+def test_work_that_goes_on_with_another_reduction_is_that_of_a_new_one(images: torch.Tensor, tmp_path: Path) -> None:
+    given: dict[str, Any] = {**FEW, "precisions": ("fp32", "int8"), "measure": ("energy",), "sparsities": ()}
+    lost = []
+    for reduction, ledger in (("mean", "old"), ("max", "old"), ("max", "new")):
+        settings = Settings(**given, reduction=reduction)
+        work = Work(prepare(Loud(), images, settings), settings)
+        curves = sense_curves(work, ledger_path=tmp_path / f"{ledger}.jsonl").curves.curves
+        lost.append([c.distortion.tolist() for c in curves])
+    assert lost[1] == lost[2] != lost[0]

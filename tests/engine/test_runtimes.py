@@ -6,8 +6,13 @@ import pytest
 import torch
 
 import fewer
+from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
+from fewer.engine import runtimes
+from fewer.engine.prepare import prepare
 from fewer.engine.runtime_deploy import lowest
+from fewer.engine.runtimes import Chosen
+from fewer.engine.work import Work
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, missing
 from tests.runtimes.networks import NETWORKS
@@ -42,6 +47,28 @@ def test_from_a_budget_in_time_to_a_file_of_the_runtime(tmp_path):
         expected = run.model(X[:3])
         for model in (run.fast, loaded):
             assert float((model(X[:3]) - expected).norm() / expected.norm()) < 0.1
+
+
+def test_the_runtime_of_work_that_goes_on_is_the_one_that_is_asked_for(tmp_path, monkeypatch):
+    chosen = Chosen("native", 1.0, "torch", 2.0)
+    asked = []
+    monkeypatch.setattr(runtimes, "choose_runtime", lambda work, budgets: asked.append(work) or chosen)
+    net, kept = network(), tmp_path / "runtime.json"
+    times = [Budget("latency", 0.5, True)]
+
+    def settled(budgets=times, net=net, **changes):
+        some = settings(**changes).for_metrics(["latency"])
+        found = runtimes.settle_runtime(Work(prepare(net, X, some), some), budgets, kept)
+        return len(asked), found.settings.runtime
+
+    assert settled() == (1, "native") == settled(), "what was timed is found again"
+    assert settled(runtime=RUNTIME)[0] == 2
+    assert settled(deploy_batch=2)[0] == 3
+    assert settled([Budget("latency", 0.6, True)])[0] == 4
+    other = network()
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    assert settled(net=other)[0] == 5 and settled(net=other)[0] == 5
 
 
 def test_a_disturbed_timing_is_taken_again_and_one_that_is_fine_is_not():

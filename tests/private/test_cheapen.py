@@ -9,18 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, UnmetError
+from fewer.private.adapt import _moved, adapt
 from fewer.private.cheapen import cheapen, cost_of
-from fewer.private.compile import approximate_activations, pack_within
+from fewer.private.compile import approximate_activations, compile_circuit, pack_within
 from fewer.private.degrees import leave_out, plan_degrees, sense_degrees, ways_of
 from fewer.private.joint import Joint, step_rows
 from fewer.private.layout import pack_stages
 from fewer.private.network import Network
 from fewer.private.page import steps_section
 from fewer.private.polynomial import Line
-from fewer.private.price import typical
+from fewer.private.price import TYPICAL, typical
 from fewer.private.reading import read_network
+from fewer.private.shrink import shrink
 from fewer.private.stages import stages_of
+from fewer.private.teach import agreement_loss
 
 
 def a_net() -> tuple[nn.Module, torch.Tensor]:
@@ -143,6 +146,39 @@ def test_steps_alone_stand_in_the_order_in_which_they_help() -> None:
     assert cut.ms == pytest.approx(0.8 * rows[0].ms, rel=0.1) and cut.ms <= 0.8 * rows[0].ms  # type: ignore[operator]
 
 
+def test_distances_of_steps_take_no_notice_of_what_a_softmax_at_the_end_takes_none_of() -> None:
+    net, images = a_net()
+    network = approximate_activations(read_network(nn.Sequential(net, nn.Softmax(-1)).eval(), images[:1]), images)
+    assert network.left == (("softmax", 1),)
+    wanted = net(images).detach().numpy()
+    made = pack_within(network, images)
+    plan = Joint(made, made, made, None, "", 0.8, False, False)
+    moved = wanted + 7 * np.arange(len(wanted))[:, None]
+    first, second = (
+        step_rows(plan, images.numpy(), images.numpy(), said, typical, network.answer, network.left)
+        for said in (wanted, moved)
+    )
+    told = [[row.distance for row in rows if row.distance is not None] for rows in (first, second)]
+    assert len(told[0]) > 2 and told[0] == pytest.approx(told[1], rel=1e-6)
+
+
+def test_the_deepest_cut_that_there_is_is_told_as_well() -> None:
+    """Its share was rounded down to six digits, a budget that nothing meets: the whole plan was lost."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 3))
+    images = torch.randn(20, 1, 8, 8)
+    made = compile_circuit(net, images)
+    with pytest.raises(UnmetError) as refused:
+        shrink(made[0], images.numpy(), "he=0.001x")
+    assert refused.value.least is not None
+    found = shrink(made[0], images.numpy(), f"he={refused.value.least + 1e-6:.9f}x")
+    share = found.predicted_ms / found.before_ms
+    assert float(f"{share:.6f}") < share  # otherwise this shows nothing
+    plan = Joint(made, made, (found.circuit, made[1]), None, "", share, False, False)
+    rows = step_rows(plan, images.numpy(), images.numpy(), net(images).detach().numpy(), lambda _: TYPICAL)
+    assert [row.ms for row in rows if row.name == "all steps together"] == [pytest.approx(found.predicted_ms)]
+
+
 def test_fewer_bits_are_an_option_where_a_smaller_ring_is_then_enough() -> None:
     torch.manual_seed(1)
     layers = [layer for _ in range(3) for layer in (nn.Linear(16, 16), nn.GELU())]
@@ -151,3 +187,39 @@ def test_fewer_bits_are_an_option_where_a_smaller_ring_is_then_enough() -> None:
     network = approximate_activations(read_network(net, images[:1]), images)
     fine, coarse = (pack_within(network, images, noise=noise)[1].degree for noise in (1e-4, 0.5))
     assert (fine, coarse) == (16384, 8192)
+
+
+def test_a_short_teaching_decides_which_network_is_taught_to_the_end(monkeypatch) -> None:
+    net, images = a_net()
+    network = approximate_activations(read_network(net, images[:1]), images)
+    taught: list[int] = []
+
+    def learning(model, network, known, *, steps: int, **more):
+        taught.append(steps)
+        return adapt(model, network, known, steps=1, **more)
+
+    monkeypatch.setattr("fewer.private.cheapen.adapt", learning)
+    found = cheapen(net, network, images, "he=0.8x", prices=typical, steps=40)
+    fits = [one for one in found.tried if one.loss is not None]
+    # a quarter of the steps for all that meet the budget, and all of them for one
+    assert len(fits) > 1 and sorted(taught) == [10] * len(fits) + [40]
+    assert found.name == fits[0].name and fits[0].loss == min(one.loss for one in fits)  # type: ignore[type-var]
+    # the network of the result says in the clear what its circuit says
+    assert found.network is not None
+    assert np.allclose(found.network(images[:5]).numpy(), found.circuit.run(images[:5].numpy()), atol=1e-8)
+
+
+def test_results_are_taught_where_classes_say_nothing() -> None:
+    wanted = torch.tensor([[1.0], [3.0]])
+    far, near = wanted + 2, wanted + 1
+    # one number has no class, and the divergence of classes is zero
+    assert agreement_loss(far, wanted, 2.0) == pytest.approx(1.0) and agreement_loss(near, wanted, 2.0) == 0.25
+
+
+def test_images_are_moved_each_by_itself_and_their_edges_go_on() -> None:
+    images = torch.arange(64.0).reshape(4, 1, 4, 4)
+    moved = _moved(images, 1, torch.Generator().manual_seed(0))
+    ways = {tuple((one - first).flatten().tolist()) for one, first in zip(moved, images, strict=True)}
+    assert moved.shape == images.shape and len(ways) > 1
+    for one, first in zip(moved, images, strict=True):
+        assert set(one.flatten().tolist()) <= set(first.flatten().tolist())

@@ -368,3 +368,27 @@ def test_a_global_maximum_that_is_written_out_is_the_average_that_the_module_is(
 def test_a_maximum_over_channels_is_told() -> None:
     with pytest.raises(FewerError, match="amax"):
         read_network(_MaximumOverPlaces("channels").eval(), torch.randn(1, 1, 8, 8))
+
+
+class _TwoImages(nn.Module):
+    def forward(self, left, right, scale=1.0):
+        return (left - right).flatten(1) * scale
+
+
+class _Chooses(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        (_TwoImages(), r"takes 2 inputs \(left, right\), and a circuit takes one image"),
+        (_Chooses(), "decides by the numbers of an image what it computes"),
+    ],
+)
+def test_networks_of_two_images_or_of_two_ways_are_told(net: nn.Module, words: str, capfd) -> None:
+    with pytest.raises(FewerError, match=words):
+        read_network(net, torch.randn(1, 1, 4, 4))
+    said = capfd.readouterr()
+    assert not said.out and not said.err

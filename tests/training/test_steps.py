@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.training.devices import process_rank
+from fewer.training.devices import check_device, process_rank
 from fewer.training.loop import NotFinite, Special, fit
 from fewer.training.optimise import Optimiser, Player
 from fewer.training.settings import LoopSettings
@@ -147,3 +147,30 @@ def test_a_rank_without_a_launcher_is_no_other_process(monkeypatch, rank, count,
     for name, value in (("RANK", rank), ("WORLD_SIZE", count)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     assert process_rank() == seen
+
+
+@pytest.mark.parametrize("kind", ["PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD"])
+def test_ranks_of_mpirun_are_those_that_accelerate_sees(monkeypatch, kind) -> None:
+    """All processes of mpirun took themselves for the first, and wrote into one folder."""
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{kind}_SIZE", "2")
+    monkeypatch.setenv(f"{kind}_RANK", "1")
+    assert process_rank() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("WORLD_SIZE", "two", "WORLD_SIZE='two' in the environment is no number"),
+        ("WORLD_SIZE", "", "WORLD_SIZE='' in the environment is no number"),
+        ("LOCAL_RANK", "x", "LOCAL_RANK='x' in the environment is no number"),
+        ("WORLD_SIZE", "2", "WORLD_SIZE=2 in the environment tells of 2 processes, but nothing tells where they meet"),
+    ],
+)
+def test_an_environment_of_half_a_launcher_is_refused_before_any_work(monkeypatch, name, value, told) -> None:
+    """It was an internal error, after the run's folder was made."""
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FewerError, match=told):
+        check_device(LoopSettings())

@@ -44,7 +44,8 @@ def translated_source(
     checks = check_translation(problem, images)
     found = Adapted(problem.network, {"translator": stage}, images, checks=checks.to_dict())
     if not checks.safe:
-        work.say(f"the translator is not used: {checks.sentence}")
+        instead = "; random curves take its place" if settings.uses("curves") else ""
+        work.say(f"the translator is not used: {checks.sentence}{instead}")
         found.translated = ()
         return problem.source, problem.held, found
     work.say(f"the translator is used: {checks.sentence}")

@@ -93,7 +93,7 @@ class AdaptationSettings(StrictSettings):
     structure_factors: tuple[float, float] = Field(
         default=(0.5, 1.5),
         json_schema_extra=GROUP,
-        description="Range of the factor that structures' intensities are multiplied by.",
+        description="Lowest and highest factor that structures' intensities are multiplied by.",
     )
     curve_share: float = Field(
         default=0.5, ge=0, le=1, json_schema_extra=GROUP, description="Share of images that get another contrast."
@@ -143,6 +143,20 @@ class AdaptationSettings(StrictSettings):
         for name in value:
             if name not in (*MODULES, "all"):
                 raise ValueError(f"unknown module {name!r}{near_match(name, (*MODULES, 'all'))}")
+        return value
+
+    @field_validator("structure_factors")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] <= value[1]:
+            raise ValueError("the lowest factor stands before the highest, and none is negative")
+        return value
+
+    @field_validator("adversarial")
+    @classmethod
+    def _not_negative(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if min(value) < 0:
+            raise ValueError("weights must not be negative")
         return value
 
     def uses(self, module: str) -> bool:

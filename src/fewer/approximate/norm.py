@@ -12,24 +12,28 @@ from fewer.core.methods import Method, MethodTable
 
 __all__ = ["NORMS", "TARGETS", "Norm", "channel_shifts"]
 
-Norm = Callable[[Integers, float, Span], tuple[Integers, float]]
+Norm = Callable[..., tuple[Integers, float]]
+"""Of integers, their scale, the span, and an epsilon."""
 
 _FRACTION = 10  # bits behind the point of a normalised number
 _ROOT = 8  # and of a standard deviation
 _LIMIT = 2**22
+_MOST = 2**59
 
 
-def _over_root(centred: Integers, width: int) -> tuple[Integers, float]:
-    variance = total(centred * centred) // width
-    deviation = clip(floor_root(variance << (2 * _ROOT)), 1, 2**40)
+def _over_root(centred: Integers, width: int, epsilon: float = 0.0) -> tuple[Integers, float]:
+    """``epsilon`` is in squared units of the numbers; it has as many bits behind the point as the variance."""
+    variance = (total(centred * centred) // width) << (2 * _ROOT)
+    if epsilon:
+        variance = variance + min(round(epsilon * 2.0 ** (2 * _ROOT)), _MOST)
+    deviation = clip(floor_root(variance), 1, 2**40)
     return divide(centred << (_FRACTION + _ROOT), deviation), 2.0**-_FRACTION
 
 
-def layer_norm(q: Integers, scale: float, span: Span = None) -> tuple[Integers, float]:
+def layer_norm(q: Integers, scale: float, span: Span = None, epsilon: float = 0.0) -> tuple[Integers, float]:
     """``(x - mean) / deviation`` with an integer square root and one division for each number (I-BERT, I-ViT).
 
-    Numbers are taken at up to 23 bits; the result has 10 bits behind the point. The epsilon of the float operation
-    is left out: the deviation is at least one unit instead.
+    Numbers are taken at up to 23 bits; the result has 10 bits behind the point.
 
     Parameters
     ----------
@@ -39,6 +43,9 @@ def layer_norm(q: Integers, scale: float, span: Span = None) -> tuple[Integers, 
         Of the input; it cancels out.
     span
         Unused.
+    epsilon
+        Of the float operation, which keeps rows small that are all but constant: it is added to the variance, as an
+        integer. Integer networks leave it out.
 
     Returns
     -------
@@ -53,10 +60,10 @@ def layer_norm(q: Integers, scale: float, span: Span = None) -> tuple[Integers, 
     """
     width = q.shape[-1]
     q = clip(q, -_LIMIT, _LIMIT)
-    return _over_root(q - divide(total(q), width), width)
+    return _over_root(q - divide(total(q), width), width, epsilon / scale**2)
 
 
-def rms_norm(q: Integers, scale: float, span: Span = None) -> tuple[Integers, float]:
+def rms_norm(q: Integers, scale: float, span: Span = None, epsilon: float = 0.0) -> tuple[Integers, float]:
     """``x / sqrt(mean(x**2))``, as :func:`layer_norm` without the mean.
 
     Examples
@@ -65,7 +72,7 @@ def rms_norm(q: Integers, scale: float, span: Span = None) -> tuple[Integers, fl
     >>> (y * s).round(2)
     array([[0.85, 1.13]])
     """
-    return _over_root(clip(q, -_LIMIT, _LIMIT), q.shape[-1])
+    return _over_root(clip(q, -_LIMIT, _LIMIT), q.shape[-1], epsilon / scale**2)
 
 
 def channel_shifts(largest: np.ndarray, scale: float, bits: int = 8, most: int = 15) -> np.ndarray:
@@ -80,7 +87,7 @@ def channel_shifts(largest: np.ndarray, scale: float, bits: int = 8, most: int =
     return np.clip(np.ceil(np.log2(np.maximum(reach, 1e-30))), 0, most).astype(np.int64)
 
 
-def factor_layer_norm(q: Integers, scale: float, span: Span = None) -> tuple[Integers, float]:
+def factor_layer_norm(q: Integers, scale: float, span: Span = None, epsilon: float = 0.0) -> tuple[Integers, float]:
     """LayerNorm of numbers of 8 bits, each channel with a power of two of its own (FQ-ViT, arXiv 2111.13824).
 
     What is kept between blocks then needs a byte for each number. The channels' factors come from ``span``, the
@@ -93,10 +100,10 @@ def factor_layer_norm(q: Integers, scale: float, span: Span = None) -> tuple[Int
     array([[-1.3, -0.4,  0.4,  1.3]])
     """
     if span is None:
-        return layer_norm(q, scale, span)
+        return layer_norm(q, scale, span, epsilon)
     shifts = channel_shifts(np.asarray(span), scale)
     unit = np.left_shift(np.int64(1), shifts)
-    return layer_norm(clip(divide(q, unit), -127, 127) * unit, scale, None)
+    return layer_norm(clip(divide(q, unit), -127, 127) * unit, scale, None, epsilon)
 
 
 NORMS: MethodTable[Norm] = MethodTable(

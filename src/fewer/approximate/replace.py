@@ -112,7 +112,9 @@ def _norm(
 ) -> Tensor:
     scale = 2.0 ** math.ceil(math.log2(max(float(input.abs().max()), 1e-6) / 2**21))
     span = input.abs().amax(dim=tuple(range(input.dim() - 1))).double().cpu().numpy()
-    y = _integer(NORMS[method].run, input, span, scale)
+    if eps is None:  # that of torch's functions: a layer norm has a number, an RMS norm that of its type
+        eps = torch.finfo(input.dtype).eps if method == "rms-norm" else 1e-5
+    y = _integer(partial(NORMS[method].run, epsilon=eps), input, span, scale)
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
@@ -135,6 +137,9 @@ class Replaced(nn.Module):
         self.methods = {kind: method for kind, method in named.items() if method is not None}
         if norm is not None:
             self.methods["rms-norm"] = "rms-norm"
+        if activation is not None and activation.endswith("gelu"):  # a network may call both
+            partner = activation.replace("gelu", "silu")
+            self.methods["silu"] = partner if partner in ACTIVATIONS else "table-silu"
         self.calls: dict[str, int] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -171,7 +176,8 @@ def replace_functions(
     example
         One input, on which it is tried.
     softmax, activation, norm
-        Names of the tables; None leaves that kind alone.
+        Names of the tables; None leaves that kind alone. A method of GELU brings that of SiLU of the same name, or a
+        table, with it; one of SiLU stands for SiLU alone.
 
     Raises
     ------

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
@@ -121,8 +122,8 @@ def explain(error: CycloptsError, words: list[str]) -> str:
         name = error.argument.name
         if not name.startswith("-"):
             return f"fewer {verb} needs {'an' if name[0] in 'AEIOU' else 'a'} {name}; {see}"
-    if meant := _meant(error, verb, words):
-        return f"unknown option: {meant[0]}; here it is called {meant[1]}; {see}"
+    if verb and str(error).startswith("Unknown option"):
+        return f"unknown option: {_unknown(error, verb, words)}; {see}"
     sentence = " ".join(str(error).split()).rstrip(".?")
     sentence = sentence.replace(". Did you mean", "; did you mean").replace("Unused Tokens", "too many words")
     return f"{sentence[:1].lower()}{sentence[1:]}{'?' if 'did you mean' in sentence else ''}; {see}"
@@ -179,13 +180,20 @@ _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 _COMMAND = re.compile(rf"\bfewer ({'|'.join(VERBS)})\b[^;,.]*$")
 
 
-def _meant(error: CycloptsError, verb: str, words: Sequence[str]) -> tuple[str, str] | None:
-    """An option that the verb has by another name, and that name."""
-    if not verb or not str(error).startswith("Unknown option"):
-        return None
+def _unknown(error: CycloptsError, verb: str, words: Sequence[str]) -> str:
+    """An option that the verb has not, and the one that was meant, as far as that can be told.
+
+    Names are compared without their hyphens, which all of them share: ``--model`` is not nearly ``--time``.
+    """
     arguments = app_for(list(words))[verb].assemble_argument_collection()
-    known = [name for argument in arguments for name in argument.names]
+    known = [name for argument in arguments for name in argument.names if name.startswith("--")]
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     wrong = next((word for word in given if word not in known), "")
-    right = right_name(wrong, known)
-    return (wrong, right) if right is not None else None
+    if not wrong:  # one with a single hyphen
+        return str(error).partition('"')[2].partition('"')[0]
+    if right := right_name(wrong, known):
+        return f"{wrong}; here it is called {right}"
+    plain = {name.strip("-"): name for name in known}
+    near = get_close_matches(wrong.strip("-").lower(), plain, n=1, cutoff=0.7)
+    near = near or [name for name in plain if len(wrong) > 4 and name.startswith(wrong.strip("-"))]
+    return f"{wrong}; did you mean {plain[near[0]]}?" if near else wrong

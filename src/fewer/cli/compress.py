@@ -43,6 +43,7 @@ def compress(
     budget
         weights=50%, flops=0.5x, size=8MB, latency=20ms or energy=0.6x; several with commas, all hold at once.
         he=0.5x, rotations=80 or levels=3 make a circuit for encrypted images, as fewer private compile --steps 400.
+        cycles=0.5x,he=0.5x make both, for an accelerator and encrypted, and one page of what each step does.
     preset
         Settings with a name. See: fewer list presets
     config
@@ -52,7 +53,7 @@ def compress(
     """
     from fewer.cli.config import resolve
     from fewer.cli.work import run_compress
-    from fewer.core.budget import for_circuit
+    from fewer.core.budget import by_target, for_circuit
     from fewer.core.duration import parse_duration
     from fewer.presets import preset_names
 
@@ -69,6 +70,16 @@ def compress(
         raise FewerError("which budget? give one, for example --budget weights=50%")
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
+    for_model, encrypted = by_target(wanted)
+    if for_model and encrypted:
+        from fewer.cli.both import compress_for_both
+
+        if preset not in (None, "joint"):
+            raise FewerError(f"budgets of a model and of a circuit are planned with --preset joint, not {preset!r}")
+        if preset is None and config is None:
+            chosen, _ = resolve(given(settings, shared), "joint")
+        against = [k for k, v in {"recover": recover, "data-free": chosen.data_free}.items() if v is not None]
+        return compress_for_both(model, images, (for_model, encrypted), chosen, against, shared, labelled)
     if for_circuit(wanted):
         asked = {
             "preset": None if preset in preset_names("private") else preset,

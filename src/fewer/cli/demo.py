@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewer.cli.demo_data import DATA, demo_data
 from fewer.cli.flags import Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError, near_match
@@ -44,6 +45,7 @@ DEMOS = {
     "select": "which real digits should be labelled first: SAAL and others",
     "low-bit": "training in 4 and 2 bits, on real digits",
     "private": "real digits that the computer does not see",
+    **{name: f"no demo, but data to try with: {what}" for name, (_, what) in DATA.items()},
 }
 """Every demo and what it shows; see: fewer list demos."""
 
@@ -73,7 +75,7 @@ def demo(
     model: str = "fewer/dinov2-small",
     /,
     *,
-    budget: str = "weights=50%",
+    budget: str | None = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -89,12 +91,18 @@ def demo(
         gait (who walks, on simulated walkers), quality (how images look, on simulated feedback), adapt (masks for
         another modality, on simulated heads), uda (the same by published methods), select (which digits should be
         labelled first), low-bit (training in 4 bits, on real digits) or private (real digits that the computer does
-        not see). See: fewer list demos
+        not see). Data to try other commands with: photos, digits, lesions, heads, streets or walkers, each written as
+        a folder of that name. See: fewer list demos
     budget
-        As in: fewer compress --help
+        As in: fewer compress --help [weights=50%]
     """
     shared = shared or Shared()
-    if model in (*_OWN, *TASK_DEMOS):
+    if model in (*_OWN, *TASK_DEMOS, *DATA):
+        ignored = [name for name, value in {"budget": budget, **given(settings)}.items() if value is not None]
+        if ignored:
+            raise FewerError(f"--{ignored[0].replace('_', '-')} has no meaning for the demo {model}; leave it out")
+        if model in DATA:
+            return demo_data(model, shared)
         if shared.dry_run:
             from fewer.cli.show import say_would
 
@@ -103,7 +111,7 @@ def demo(
         return _own_demo(model, shared) if model in _OWN else _task_demo(model, shared)
     if not {"/", ":"} & set(model) and not Path(model).exists():
         raise FewerError(f"there is no demo {model!r}{near_match(model, DEMOS)}")
-    return _main_demo(model, budget, settings, shared)
+    return _main_demo(model, budget or "weights=50%", settings, shared)
 
 
 def _main_demo(model: str, budget: str, flags: SettingFlags | None, shared: Shared) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from fewer.core.strict import StrictSettings
     from fewer.training.callbacks import Callback
 
-__all__ = ["LogFlags", "ModelFlags", "Shared", "cpu_only", "flags_of", "given", "refuse_out", "usable_device"]
+__all__ = [
+    "LogFlags", "ModelFlags", "Shared", "cpu_only", "flags_of", "given", "refuse_for", "refuse_out", "usable_device",
+]  # fmt: skip
 
 WORK = Group("How the work is done", sort_key=90)
 SHARED = Group("Every verb", sort_key=99)
@@ -202,6 +204,29 @@ def cpu_only(shared: Shared) -> None:
     """
     if shared.device not in (None, "cpu"):
         raise FewerError(f"device '{shared.device}' cannot be used: this version works on the CPU, --device cpu")
+
+
+def refuse_for(action: str, owners: Mapping[str, str], asked: Mapping[str, Any]) -> None:
+    """Refuse flags that belong to other actions of a verb: they would be ignored without a word.
+
+    Parameters
+    ----------
+    action
+        The one that was asked for, with its verb.
+    owners
+        For each flag, the words of the actions that heed it.
+    asked
+        Values by flag; None and nothing where it was not given.
+
+    Raises
+    ------
+    FewerError
+        For the first that has no meaning.
+    """
+    for flag, value in asked.items():
+        if value not in (None, False, ()) and action.rpartition(" ")[2] not in owners[flag].split():
+            name = f"--{flag.replace('_', '-')}"
+            raise FewerError(f"{name} has no meaning for {action}; it is a flag of: {owners[flag]}")
 
 
 def refuse_out(shared: Shared, verb: str) -> None:

@@ -106,6 +106,11 @@ SYNONYMS = {
     "--pattern": ("--patterns",),
     "--images": ("--photos", "--pictures-folder"),
     "--checkpoint": ("--weights",),
+    "--network": ("--model", "--architecture", "--arch", "--net", "--backbone"),
+    "--features": ("--model", "--embedding", "--embeddings"),
+    "--language": ("--model", "--llm"),
+    "--steps": ("--iterations", "--max-steps"),
+    "--every": ("--eval-every", "--validate-every"),
 }
 """Names by which people know a flag from elsewhere. No verb has them, and the hint gives the right one."""
 

@@ -6,13 +6,16 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import ModelFlags, Shared, cpu_only
+from fewer.cli.flags import ModelFlags, Shared, cpu_only, given, refuse_for
 from fewer.core.errors import FewerError
 
 __all__ = ["compile_circuit", "private"]
 
 _FAR = 0.05
 """Distance from the network, or share of other classes, from which on teaching is recommended."""
+
+_OWNERS = {"server": "query", "host": "serve", "port": "serve", "out": "compile keys"}
+"""Flags of other actions than ``compile``."""
 
 Action = Literal["compile", "keys", "serve", "query"]
 
@@ -27,9 +30,9 @@ def private(
     steps: Annotated[int | None, Parameter(show_default=False)] = None,
     budget: str | None = None,
     preset: str | None = None,
-    server: str = "http://127.0.0.1:8765",
-    host: str = "127.0.0.1",
-    port: int = 8765,
+    server: str | None = None,
+    host: str | None = None,
+    port: Annotated[int | None, Parameter(show_default=False)] = None,
     of_model: ModelFlags | None = None,
     shared: Annotated[Shared | None, Parameter(name="*")] = None,
 ) -> int:
@@ -62,17 +65,23 @@ def private(
     preset
         joint: functions, diagonals and bits planned together for the budget, with what each does alone.
     server
-        Address of the server, for a query.
+        Address of the server, for a query. [http://127.0.0.1:8765]
     host
-        Where to listen. Other machines can reach a server only when this is changed.
+        Where to listen. Other machines can reach a server only when this is changed. [127.0.0.1]
     port
-        Where to listen.
+        Where to listen. [8765]
     """
     from fewer.cli.show import as_json, say_would
     from fewer.verbs import private as verbs
 
     shared = shared or Shared()
     cpu_only(shared)
+    asked = {"images": images, "degree": degree, "steps": steps, "budget": budget, "preset": preset}
+    asked |= {"server": server, "host": host, "port": port, "out": shared.out, **given(of_model)}
+    refuse_for(f"fewer private {action}", dict.fromkeys(asked, "compile") | _OWNERS, asked)
+    if files and action != "query":
+        raise FewerError(f"fewer private {action} takes one word behind it; {files[0]!r} is too much")
+    server, host, port = server or "http://127.0.0.1:8765", host or "127.0.0.1", 8765 if port is None else port
     if action in ("compile", "keys") and shared.out is None:
         raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
     if action == "compile" and images is None:
@@ -105,7 +114,7 @@ def private(
 
 
 def compile_circuit(
-    model: str, images: str, budget: str | None, shared: Shared, preset: str | None = None, **given: int | None
+    model: str, images: str, budget: str | None, shared: Shared, preset: str | None = None, **own: int | None
 ) -> int:
     """Make a circuit and tell what it is; values that are given go over those of a preset."""
     from fewer.cli.progress import terminal_progress
@@ -114,7 +123,7 @@ def compile_circuit(
     from fewer.verbs.private import private_compile
 
     chosen = {"degree": 2, "steps": 0, **({} if preset is None else preset_values(preset, "private"))}
-    chosen |= {name: value for name, value in given.items() if value is not None}
+    chosen |= {name: value for name, value in own.items() if value is not None}
     steps = chosen["steps"]
     found = private_compile(
         model, images, shared.out or "", budget=budget, **chosen,

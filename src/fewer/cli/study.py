@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared, flags_of, given
+from fewer.cli.flags import Shared, flags_of, given, refuse_for
 from fewer.core.errors import FewerError, near_match
 from fewer.study.settings import StudySettings
 
 __all__ = ["study"]
 
 ACTIONS = ("new", "serve", "status", "export", "convert", "delete")
+
+_OWNERS = {
+    "images": "new serve", "host": "serve", "port": "serve", "name": "serve", "https": "serve",
+    "rater": "export delete", "method": "export",
+    "writer": "convert", "writer_model": "convert", "evaluation": "convert", "pairs": "convert",
+}  # fmt: skip
+"""Flags of other actions than ``new``."""
 
 if TYPE_CHECKING:
     StudyFlags = Any
@@ -32,16 +39,16 @@ def study(
     gold: str | None = None,
     only: str | None = None,
     sample: int | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    host: str | None = None,
+    port: Annotated[int | None, Parameter(show_default=False)] = None,
     name: Annotated[list[str] | None, Parameter(negative="")] = None,
     https: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     rater: str | None = None,
-    method: str = "p910",
-    writer: str = "rules",
+    method: str | None = None,
+    writer: str | None = None,
     writer_model: str | None = None,
     evaluation: Annotated[list[str] | None, Parameter(negative="")] = None,
-    pairs: int = 0,
+    pairs: Annotated[int | None, Parameter(show_default=False)] = None,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -68,9 +75,9 @@ def study(
     sample
         new: show so many of the images in --scores, chosen so that their scores are spread evenly.
     host
-        serve: where to listen.
+        serve: where to listen. [127.0.0.1]
     port
-        serve: where to listen.
+        serve: where to listen. [8000]
     name
         serve: host name by which browsers call the server, besides localhost; may be repeated.
     https
@@ -78,10 +85,10 @@ def study(
     rater
         export: all of one rater instead; delete: whose answers go.
     method
-        export: how scores.csv is made of levels: p910 (ITU-T P.910), mos (means), bias-removed (P.913) or bt500.
+        export: how scores.csv is made of levels: p910 (ITU-T P.910), mos (means), bias-removed (P.913) or bt500. [p910]
     writer
         convert: who makes questions of the texts: rules, smollm2 (SmolLM2-135M), a folder with a language model of
-        transformers, or an endpoint of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
+        transformers, or an endpoint of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY. [rules]
     writer_model
         convert: the model's name at that endpoint.
     evaluation
@@ -97,13 +104,20 @@ def study(
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
+    asked: dict[str, Any] = {"images": images, "scores": scores, "gold": gold, "only": only, "sample": sample}
+    asked |= {"host": host, "port": port, "name": name, "https": https, "rater": rater, "method": method}
+    asked |= {"writer": writer, "writer_model": writer_model, "evaluation": evaluation, "pairs": pairs}
+    asked |= given(settings)
+    refuse_for(f"fewer study {action}", dict.fromkeys(asked, "new") | _OWNERS, asked)
     if shared.dry_run and (action != "status" or shared.out is not None):
         return say_would([f"would {action} {rater or folder}"], shared.json, action=action, folder=folder)
     if shared.out is not None and action in ("new", "serve", "delete"):
         raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
         how: dict[str, Any] = {"names": tuple(name or ()), "https": https, "images": images}
-        verbs.study_serve(folder, host=host, port=port, tell=_telling(shared.json), **how)
+        verbs.study_serve(
+            folder, host=host or "127.0.0.1", port=8000 if port is None else port, tell=_telling(shared.json), **how
+        )
         return 0
     if action == "new":
         if images is None:
@@ -112,11 +126,11 @@ def study(
         tables: dict[str, Any] = {"scores": scores, "gold": gold, "only": only, "sample": sample}
         result: Any = verbs.study_new(folder, images, settings=chosen, progress=terminal_progress(), **tables)
     elif action == "convert":
-        how = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
+        how = {"writer": writer or "rules", "writer_model": writer_model, "evaluation": evaluation or ()}
         how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
-        result = verbs.study_convert(folder, shared.out, pairs=pairs, **how)
+        result = verbs.study_convert(folder, shared.out, pairs=pairs or 0, **how)
     else:
-        result = _stored(action, folder, rater, method, shared.out)
+        result = _stored(action, folder, rater, method or "p910", shared.out)
     if shared.json:
         as_json(result.to_dict())
     else:

@@ -139,6 +139,7 @@ def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: 
     """Show which layers would be cut and what would be done, and do nothing."""
     import fewer
     from fewer.data.images import list_images
+    from fewer.engine.samples import sensing_share
 
     rows = fewer.match_table(model, exclude=settings.exclude, pattern=settings.pattern)
     if isinstance(images, str) and (Path(model) / "recipe.json").is_file():
@@ -151,11 +152,12 @@ def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: 
         as_json({"dry_run": True, "model": model, "layers": rows, "out": out, **would})
         return 0
     say(match_rows(rows))
+    sensed = sensing_share(settings.calibration, settings.sensing)[0]
     where = images if isinstance(images, str) else Path(files[0]).name + ", ..." if files else "made up"
     lines = [
         *lines,
         _images_line(where, len(files), settings.data_free),
-        f"sense with {settings.sensing} of {settings.calibration} calibration images, {settings.estimator}",
+        f"sense with {sensed} of {settings.calibration} calibration images, {settings.estimator}",
         "settings " + (", ".join(f"{k}={v}" for k, v in changed.items()) or "all at their defaults"),
         *([f"out {out}"] if out else []),
     ]

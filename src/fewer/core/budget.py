@@ -303,6 +303,19 @@ def for_circuit(budgets: str | Budget | Iterable[str | Budget]) -> bool:
     return all(budget.metric in CIRCUIT_METRICS for budget in parse_budgets(budgets))
 
 
+def by_target(budgets: str | Budget | Iterable[str | Budget]) -> tuple[tuple[Budget, ...], tuple[Budget, ...]]:
+    """Budgets of a model, and those of a circuit over encrypted numbers.
+
+    Examples
+    --------
+    >>> [[str(b) for b in part] for part in by_target("cycles=0.5x,he=0.5x")]
+    [['cycles=0.5x'], ['he=0.5x']]
+    """
+    found = parse_budgets(budgets)
+    circuit = tuple(b for b in found if b.metric in CIRCUIT_METRICS)
+    return tuple(b for b in found if b not in circuit), circuit
+
+
 def _lacks_percent(metric: str, amount: str) -> bool:
     """Whether a count is so small that a share must be meant: a model has thousands of weights."""
     return metric in ("weights", "flops", "macs") and amount.isdecimal() and len(amount) <= 3 and int(amount) <= 100

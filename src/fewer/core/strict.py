@@ -67,6 +67,8 @@ class StrictSettings(BaseModel):
                 raise FewerError(
                     f"{where}: {name} cannot be {_shown(first['input'])}{near_match(str(first['input']), known)}"
                 ) from None
+            if told := _wrong_count(error, name.split(".")[0]):
+                raise FewerError(f"{where}: {told}") from None
             message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             value = f"{name}={_shown(first['input'])}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
@@ -110,6 +112,20 @@ def _likeliest(error: ValidationError) -> tuple[Any, str]:
     # between the field and the place in a list stands the type that was tried, which is no name of the user's
     parts = [str(part) for index, part in enumerate(told["loc"]) if index == 0 or isinstance(part, int)]
     return told, ".".join(parts)
+
+
+def _wrong_count(error: ValidationError, name: str) -> str:
+    """What to say of a fixed number of values of which too many or too few were given; empty for other mistakes."""
+    mine = [one for one in error.errors() if one["loc"][:1] == (name,)]
+    places = [int(one["loc"][-1]) for one in mine if one["type"] == "missing" and isinstance(one["loc"][-1], int)]
+    if places:
+        wanted, given = max(places) + 1, mine[0]["input"]
+    else:
+        long = next((one for one in mine if one["type"] == "too_long"), None)
+        if long is None:
+            return ""
+        wanted, given = long.get("ctx", {})["max_length"], long["input"]
+    return f"{name}={_shown(given)}: {wanted} values are needed, separated by commas, and {len(given)} given"
 
 
 def _check_size(name: str, value: Any, where: str) -> None:

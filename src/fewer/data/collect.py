@@ -88,6 +88,8 @@ def collect_samples(given: Any, count: int | None, trial: Trial, *, sample_ndim:
         return TensorSamples(as_calibration(given, count).tensor)
     if isinstance(given, Mapping) or (isinstance(given, tuple) and _is_one_batch(given, trial)):
         return _collect([given], count, trial, sample_ndim, loader=True)
+    if not isinstance(given, Iterable) and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+        given = map(given.__getitem__, range(len(given)))  # a data set of torch says no more of itself
     if not isinstance(given, Iterable):
         raise FewerError(f"images are a folder, a tensor or an iterable of tensors; got {type(given).__name__}")
     return _collect(given, count, trial, sample_ndim, loader=getattr(given, "batch_size", None) is not None)

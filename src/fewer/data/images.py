@@ -86,7 +86,10 @@ def _listed(folder: PathLike) -> tuple[list[Path], list[Path]]:
         raise FewerError(f"the name of the image folder has {len(root.name)} characters, which no folder has")
     if not root.exists():
         near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        raise FewerError(f"the image folder {root} does not exist{_nearest(root.name, near)}; give a folder of images")
+        raise FewerError(
+            f"the image folder {root} does not exist{_nearest(root.name, near)}; give a folder of images "
+            "(fewer demo photos writes one to try with)"
+        )
     if not root.is_dir():
         raise FewerError(f"{root} is a file, not a folder of images; give {root.parent or '.'}")
     found: list[Path] = []

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from fewer.core.allocation.problem import unreachable
 from fewer.core.budget import Budget
@@ -21,6 +20,7 @@ from fewer.cost.latency import LatencyModel, measure_model
 from fewer.cost.profile import open_profile
 from fewer.engine.runtime_costs import runtime_times
 from fewer.engine.runtimes import Chosen, deploy_example, threads_of
+from fewer.engine.untimed import refuse_untimed
 from fewer.engine.work import Work
 from fewer.models.running import use_threads
 from fewer.models.storage import tile_of
@@ -196,16 +196,8 @@ def _in_runtime(work: Work, kept: Mapping[str, Sequence[Option]], chosen: Chosen
 
 def _times(work: Work) -> tuple[LatencyModel, str | None]:
     prepared, settings = work.prepared, work.settings
-    if prepared.forward is not None:
-        raise FewerError("a model with its own forward= cannot be timed; leave latency out of the budget")
-    if settings.device != "cpu":
-        raise FewerError(
-            f"latency is timed and planned for the CPU, whose kernels are ours, not for {settings.device!r}: leave "
-            "--device out, or budget weights, flops or size"
-        )
+    refuse_untimed(work)
     example = deploy_example(work)
-    if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
-        raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
     patterns = [p.strip() for p in settings.pattern.split(",") if p.strip().startswith("block:")]
     with use_threads(settings.threads), work.progress.stage("profile", 1.0) as stage:
         profile, warning = open_profile(settings.profile)

@@ -136,6 +136,24 @@ class Judge:
             total += float(mean.square().sum()) / scale
         return min(1.0, max(0.0, (self._count * total - 1) / (self._count - 1)))
 
+    def over_spread(self) -> float | None:
+        """What turns a distortion into a distance over the spread of the dense output; None for a task's own measure.
+
+        A distortion is relative to the energy of the output, most of which may be the same for every sample.
+
+        Examples
+        --------
+        >>> Judge(nn.Identity(), torch.tensor([[1.0, 3.0], [1.0, -3.0]])).over_spread() == 20 / 18
+        True
+        """
+        if self.reference is not self.energies or self.outputs > 1 or self._count < 2:
+            return None
+        if len({t.shape[1:] for t in self._first}) > 1 or sum(len(t) for t in self._first if t.ndim) != self._count:
+            return None
+        whole = torch.cat(self._first).double()
+        spread = float((whole - whole.mean(0)).square().sum())
+        return float(whole.square().sum()) / spread if spread > 0 else None
+
     def judge(self, model: nn.Module) -> Quality:
         """Compare a model with the dense one."""
         return self.judge_parts(model, slice(None))[0]

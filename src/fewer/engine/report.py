@@ -21,7 +21,7 @@ from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
 from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
-from fewer.engine.steps import step_rows
+from fewer.engine.steps import step_rows, steps_of
 from fewer.engine.work import Work
 from fewer.engine.worst import worst_images
 from fewer.reports import RunReport, environment
@@ -50,6 +50,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         stage.advance()
     ours = _our_row(e, found, labelled)
     rows = [ours, *step_rows(e, judge, progress), *comparison.without_merging(e, judge, progress)]
+    steps = steps_of(e, judge, rows)
     rivals, missing = comparison.baselines(e, judge, assembly, progress)
     rows += rivals
     for row in rows:
@@ -64,6 +65,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "worst": worst,
         "baselines": rows,
         "missing": missing,
+        "steps": steps,
         "units": description.units(e),
         "skipped": [{"name": s.name, "kind": s.kind, "reason": s.reason} for s in prepared.matched.skipped],
         "curves": description.curves(e),

@@ -16,6 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.option import Option
 from fewer.core.reading import read_json
+from fewer.cost.device import device_facts
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
 from fewer.data.samples import ListSamples, Samples, leaves
@@ -23,9 +24,11 @@ from fewer.engine.parts import part_of
 from fewer.engine.prepare import couplings_of
 from fewer.engine.runtime_rest import rest_precision
 from fewer.engine.settings import FAST_PATTERNS, Settings
+from fewer.engine.untimed import refuse_untimed
 from fewer.engine.work import Work
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
+from fewer.models.artefact import state_hash
 from fewer.models.running import evaluating, use_threads
 from fewer.patterns.grid import COLUMNS
 from fewer.runtimes.names import EXPORTED, RUNTIMES, missing
@@ -116,12 +119,15 @@ def settle_runtime(work: Work, budgets: Sequence[Budget], kept: Path | None = No
         only. In its settings ``runtime`` is never ``auto``; the default pattern is that of the runtime.
     """
     prepared, settings = work.prepared, work.settings
+    asked, before = _asked(work, budgets), {}
     if kept is not None and kept.exists():
-        chosen = Chosen.of(read_json(kept))
+        before = read_json(kept)
+    if isinstance(before, dict) and before.get("asked") == asked:
+        chosen = Chosen.of(before)
     else:
         chosen = choose_runtime(work, budgets)
         if kept is not None and chosen is not None:
-            atomic_write_text(kept, json.dumps(chosen.facts()))
+            atomic_write_text(kept, json.dumps({**chosen.facts(), "asked": asked}))
     if chosen is None:
         return work.under(settings.model_copy(update={"runtime": "native"}))
     prepared.shared["runtime"] = chosen
@@ -132,6 +138,14 @@ def settle_runtime(work: Work, budgets: Sequence[Budget], kept: Path | None = No
         links = couplings_of(prepared.model, prepared.matched, prepared.example.batch(), f"{COLUMNS},{FAST_PATTERNS}")
         prepared = replace(prepared, couplings=links)
     return work.on(prepared).under(settings.model_copy(update=changes))
+
+
+def _asked(work: Work, budgets: Sequence[Budget]) -> list[Any]:
+    """What the choice of a runtime hangs on, but for the machine's mood."""
+    settings = work.settings
+    named = ("runtime", "threads", "deploy_batch", "pattern", "precisions", "tokens", "measure", "profile")
+    facts = [str(getattr(settings, name)) for name in named] + [str(budget) for budget in budgets]
+    return [*facts, device_facts(threads_of(settings)), state_hash(work.prepared.model)]
 
 
 def threads_of(settings: Settings) -> int:
@@ -295,7 +309,9 @@ def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
         When the runtime that was asked for cannot run the model, or the machine is too busy to time anything.
     """
     settings = work.settings
-    if "latency" not in settings.measure or settings.profile is not None or work.prepared.forward is not None:
+    if "latency" in settings.measure:
+        refuse_untimed(work)
+    if "latency" not in settings.measure or settings.profile is not None:
         if settings.runtime in EXPORTED:
             raise FewerError(f"runtime={settings.runtime} needs a budget in latency, measured on this machine")
         return None

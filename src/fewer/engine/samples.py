@@ -204,15 +204,23 @@ def _preprocessed(loaded: LoadedModel) -> str:
     return f" {loaded.preprocess.words()} The model does not say so; this was assumed."
 
 
+def _many(number: int, noun: str) -> str:
+    """A number and its noun, which is given in the plural."""
+    one = noun.removesuffix("es") if noun.endswith("ches") else noun.removesuffix("s")
+    return f"1 {one}" if number == 1 else f"{number:,} {noun}"
+
+
 def _ordered(
     first: Samples, second: Samples, settings: Settings, source: str, what: str, of: str, more: str = ""
 ) -> Inputs:
     """Samples of files, with what a reader should know of them."""
     heldout, deciding = _shared_out(second, settings)
     told = [("calibration ", first, ""), ("held-out ", heldout, "other ")]
-    note = ", ".join(f"{len(s)} {kind}{what} from {len(set(s.files))} {other}{of}" for kind, s, other in told)
+    said = [(_many(len(s), kind + what), _many(len(set(s.files)), other + of)) for kind, s, other in told]
+    note = ", ".join(f"{images} from {files}" for images, files in said)
     if deciding is not None:
-        note += f"; {len(deciding)} {what} from {len(set(deciding.files))} more {of} decide between finished models"
+        images, files = _many(len(deciding), what), _many(len(set(deciding.files)), f"more {of}")
+        note += f"; {images} from {files} {'decides' if len(deciding) == 1 else 'decide'} between finished models"
     note += "." + more
     if not first.files:
         return Inputs(first, heldout, source, [note], deciding=deciding)

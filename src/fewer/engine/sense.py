@@ -297,7 +297,7 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
     if not wanted or not settings.measure:  # a plan in bytes or FLOPs rounds weights alone
         return {}
     static = settings.runtime in EXPORTED and "int8" in wanted  # bytes of one range there, not of one for each token
-    key = f"input rounding {','.join(wanted)}{' in one range' if static else ''}"
+    key = f"input rounding {','.join(wanted)}{' in one range' if static else ''} by {settings.reduction}"
     if key not in ledger:
         twin = set_evaluating(copied_module(model))
         batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)

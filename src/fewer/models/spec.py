@@ -183,7 +183,10 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
     else:
         kind, _, name = spec.partition("/")
         if kind not in _LOADERS or not name:
-            given = "a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION"
+            given = (
+                "a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME, FILE.py:FUNCTION "
+                "or the folder of a run"
+            )
             if Path(spec).is_dir():
                 raise FewerError(f"the folder {spec} holds no finished run, for it has no recipe.json; {given}")
             _refuse_no_module(spec)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -97,6 +98,14 @@ def _rows(given: Any, count: int, size: int) -> Tensor:
     return found.reshape(count, size)
 
 
+def _moved(images: Tensor, shift: int, draw: torch.Generator) -> Tensor:
+    """Each image moved by some pixels of its own; its edge goes on where nothing is."""
+    high, wide = images.shape[-2:]
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    places = torch.randint(0, 2 * shift + 1, (len(images), 2), generator=draw).tolist()
+    return torch.stack([one[:, i : i + high, j : j + wide] for one, (i, j) in zip(padded, places, strict=True)])
+
+
 def adapt(
     model: nn.Module,
     network: Network,
@@ -104,7 +113,7 @@ def adapt(
     *,
     steps: int = 600,
     batch: int = 100,
-    rate: float = 1e-3,
+    rate: float = 3e-3,
     seed: int = 0,
     shift: int = 1,
     progress: Progress = SILENT,
@@ -124,7 +133,7 @@ def adapt(
     steps, batch, rate, seed
         Of Adam with a cosine schedule.
     shift
-        Pixels by which images are moved at random, so that few images go a long way.
+        Pixels by which each image is moved at random, so that few images go a long way.
     progress
         Shows the steps.
 
@@ -135,15 +144,15 @@ def adapt(
     """
     twin = Twin(network)
     teacher = answers_of(model, network, images)
+    shift = min(shift, *(size - 1 for size in images.shape[-2:])) if images.dim() == 4 else 0
     scale = max(float(teacher.std()), 1e-6)
 
     def objective(student: nn.Module, step: int) -> Tensor:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
         rows = torch.randint(0, len(images), (batch,), generator=draw)
         x, wanted = images[rows], teacher[rows]
-        if shift and x.dim() == 4:
-            down, right = torch.randint(-shift, shift + 1, (2,), generator=draw).tolist()
-            x = torch.roll(x, (down, right), (-2, -1))
+        if shift:
+            x = _moved(x, shift, draw)
             wanted = answers_of(model, network, x)
         return agreement_loss(student(x), wanted, scale)
 

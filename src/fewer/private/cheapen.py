@@ -33,12 +33,21 @@ _SENSED = 64
 """Images on which diagonals are ranked."""
 
 _FINALISTS = 3
-"""Networks with fewer activations that are taught and compared; those that change the outputs least."""
+"""Networks with other degrees from which diagonals go; those that change the outputs least."""
+
+_TRIALS = 6
+"""Networks with other degrees that are taught for a while and compared; those that change the outputs least."""
+
+_TRIAL_STEPS = 4
+"""Of teaching, such a part is a trial: what a network says before it has learnt anything tells little of it."""
 
 _COARSE = 0.1
 """Noise that fewer bits may bring where they are an option, as a share of the standard deviation of results."""
 
-_DECIDING = 200
+_SOME = 200
+"""Images on which ways are put in order before anything is taught, at most."""
+
+_DECIDING = 500
 """Images that decide, at most."""
 
 
@@ -76,6 +85,8 @@ class Cheap:
         All ways that were compared.
     steps
         Of a joint plan: each step alone, and all together.
+    network
+        What the circuit computes, as a network, which is quicker to try in the clear; None where diagonals have gone.
     """
 
     name: str
@@ -85,6 +96,7 @@ class Cheap:
     after: dict[str, float]
     tried: list[Tried]
     steps: list[StepRow] = field(default_factory=list)
+    network: Network | None = None
 
 
 def cost_of(circuit: Circuit, prices: Prices) -> dict[str, float]:
@@ -132,7 +144,8 @@ def cheapen(
     Two ways are compared. The degree of each activation is an option of a plan: where it becomes a straight line, the
     linear layers around it become one and a level is saved, so that everything before it costs less. Where no such
     network meets the budget, diagonals go as well, see :func:`~fewer.private.shrink.shrink`. Whatever is left is taught
-    the network's results on three quarters of the images, without labels, and the last quarter decides.
+    the network's results on three quarters of the images, without labels, and the last quarter decides. Networks that
+    meet the budget are taught for a quarter of the steps, and the best of them for all.
 
     Parameters
     ----------
@@ -161,7 +174,7 @@ def cheapen(
     """
     budgets = check_budget(budget)
     judge = _Judge.of(model, network, images, steps, shift, seed, progress)
-    some, wanted = judge.known[:_DECIDING], judge.wanted[:_DECIDING]
+    some, wanted = judge.known[:_SOME], judge.wanted[:_SOME]
     fixed = {b.metric: b.value for b in budgets if not b.relative}
 
     def costs(changed: Network) -> dict[str, float]:
@@ -178,8 +191,8 @@ def cheapen(
         found_ways = plan_degrees(network, some, wanted, budget, _levels)
     limits = {b.metric: b.value * before[b.metric] for b in budgets if b.relative} | fixed
     made = _made({way.key: way for way in found_ways}.values(), images, joint)
-    fits = [one for one in made if _within(one.cost(prices), limits)][:_FINALISTS]
-    found = [judge.teach(one) for one in fits]
+    fits = [one for one in made if _within(one.cost(prices), limits)][:_TRIALS]
+    found = judge.contest(fits)
     if joint or not found:
         told = {one.key for one in fits}
         rest = [one for one in made if one.key not in told] if joint else made
@@ -195,8 +208,9 @@ def cheapen(
     other = next((one for one in fits if one.way.changed and not one.fewer_bits), None)
     if joint and apart is not None:
         judge = replace(judge, held=apart, answers=answers_of(model, network, apart))
-    alone = _steps(network, images, made, best, other, judge, prices) if joint else []
-    return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried, alone)
+    alone = _steps(network, images, made, best, other, judge, prices, budget) if joint else []
+    network_of_it = best.taught if best.share == 1 else None
+    return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried, alone, network_of_it)
 
 
 def _levels(network: Network) -> dict[str, float]:
@@ -236,6 +250,7 @@ def _steps(
     other: _Made | None,
     judge: _Judge,
     prices: Callable[[Parameters], Prices],
+    budget: str,
 ) -> list[StepRow]:
     """What each step of the best plan does without the others."""
     whole = next((one for one in made if not one.way.changed and not one.fewer_bits), None)
@@ -252,8 +267,10 @@ def _steps(
         fewer_bits=best.fewer_bits,
         taught=bool(judge.steps),
         other=None if other is None else ((other.circuit, other.parameters), other.way.name),
+        budget=budget,
     )
-    return step_rows(plan, judge.known[:_SENSED].numpy(), judge.held.numpy(), judge.answers.numpy(), prices)
+    seen, held, answers = (t.numpy() for t in (judge.known[:_SENSED], judge.held, judge.answers))
+    return step_rows(plan, seen, held, answers, prices, network.answer, network.left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,12 +284,18 @@ class _Made:
     more: str = ""
     fewer_bits: bool = False
     share: float = 1.0  # of the time, that is left when diagonals have gone
+    learnt: Network | None = None
 
     @property
     def name(self) -> str:
         return (
             self.way.name + (f", numbers of {self.parameters.scale_bits} bits" if self.fewer_bits else "") + self.more
         )
+
+    @property
+    def taught(self) -> Network:
+        """Its network, with what it has learnt so far."""
+        return self.learnt or self.way.network
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -307,20 +330,32 @@ class _Judge:
         held, answers = images[rest][:_DECIDING], wanted[rest][:_DECIDING]
         return cls(model, images[:cut], wanted[:cut], held, answers, steps, shift, seed, progress)
 
-    def loss(self, circuit: Circuit, parameters: Parameters | None = None) -> float:
+    def loss(self, circuit: Circuit | Network, parameters: Parameters | None = None) -> float:
         """With the noise of the arithmetic where parameters are given."""
-        said = said_by(circuit, self.held.numpy(), parameters)
-        return float(agreement_loss(torch.from_numpy(said).float(), self.answers, float(self.wanted.std())))
+        if isinstance(circuit, Circuit):
+            said = torch.from_numpy(said_by(circuit, self.held.numpy(), parameters))
+        else:
+            said = circuit(self.held)
+        return float(agreement_loss(said.float(), self.answers, float(self.wanted.std())))
 
-    def teach(self, one: _Made) -> _Made:
-        network = one.way.network
-        if self.steps and one.way.changed:
+    def contest(self, made: Sequence[_Made]) -> list[_Made]:
+        """All of them after a short teaching, and the best of them taught to the end in its place."""
+        if len(made) < 2 or not self.steps:
+            return [self.teach(one) for one in made]
+        tried = [self.teach(one, max(1, self.steps // _TRIAL_STEPS)) for one in made]
+        best = min(range(len(tried)), key=lambda i: tried[i].loss)
+        tried[best] = min(tried[best], self.teach(tried[best]), key=lambda one: one.loss)
+        return tried
+
+    def teach(self, one: _Made, steps: int | None = None) -> _Made:
+        network, steps = one.taught, self.steps if steps is None else steps
+        if steps and one.way.changed:
             network = adapt(
-                self.model, network, self.known,
-                steps=self.steps, shift=self.shift, seed=self.seed, progress=self.progress,
-            )  # fmt: skip
+                self.model, network, self.known, steps=steps, shift=self.shift, seed=self.seed, progress=self.progress
+            )
         circuit = pack_stages(stages_of(network), network.shape, one.parameters.slots)
-        return replace(one, circuit=circuit, loss=self.loss(circuit, one.parameters if one.fewer_bits else None))
+        loss = self.loss(circuit, one.parameters) if one.fewer_bits else self.loss(network)
+        return replace(one, circuit=circuit, loss=loss, learnt=network)
 
 
 def _cut(

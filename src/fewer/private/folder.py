@@ -7,20 +7,20 @@ from pathlib import Path
 from fewer.core.errors import FewerError
 from fewer.core.folder import MarkedFolder
 
-__all__ = ["CIRCUIT", "PAGE", "PUBLIC", "SECRET", "CircuitFolder", "KeysFolder"]
+__all__ = ["CIRCUIT", "FACTS", "PAGE", "PUBLIC", "SECRET", "CircuitFolder", "KeysFolder"]
 
 CIRCUIT, PUBLIC, SECRET = "circuit.npz", "public.json", "secret.key"
-PAGE = "circuit.html"
+PAGE, FACTS = "circuit.html", "circuit.json"
 
 
 class CircuitFolder(MarkedFolder):
-    """A folder with ``circuit.npz`` (the weights, for the server), ``public.json`` (for clients) and a page."""
+    """A folder with ``circuit.npz`` (the server's weights), ``public.json`` (for clients), and a page, also as JSON."""
 
     MARK, MAKER = ".fewer-circuit", "fewer private compile"
 
     def is_part(self, name: str) -> bool:
-        """The weights, the description and the page."""
-        return name in (CIRCUIT, PUBLIC, PAGE)
+        """The weights, the description, and the page with its numbers."""
+        return name in (CIRCUIT, PUBLIC, PAGE, FACTS)
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False) -> CircuitFolder:

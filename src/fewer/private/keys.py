@@ -18,7 +18,7 @@ from fewer.core.folder import finish_exchange
 from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, read_bytes, read_text, refusing
 from fewer.core.staging import write_together
 from fewer.private.circuit import INPUT, Circuit, Linear, Square, Step
-from fewer.private.folder import CIRCUIT, PAGE, PUBLIC, SECRET, KeysFolder
+from fewer.private.folder import CIRCUIT, PUBLIC, SECRET, KeysFolder
 from fewer.private.security import Parameters
 
 __all__ = ["Public", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
@@ -162,7 +162,7 @@ def save_circuit(
     name: str,
     mean: Any = (0.0,),
     std: Any = (1.0,),
-    page: str | None = None,
+    page: Mapping[str, str] | None = None,
     **told: Any,
 ) -> Public:
     """Write ``circuit.npz`` (for the server: the weights) and ``public.json`` (for clients).
@@ -178,7 +178,7 @@ def save_circuit(
     mean, std
         Of the preprocessing.
     page
-        Text of the page that is written beside them.
+        Texts of the page and of its numbers that are written beside them, by file name.
     told
         ``interpolation``, ``crop``, ``answer`` and ``left`` of :class:`Public`.
     """
@@ -215,8 +215,7 @@ def save_circuit(
             steps.append(square)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.frombuffer(json.dumps(steps).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
-    shown = {} if page is None else {PAGE: page}
-    write_together(folder, {CIRCUIT: buffer.getvalue(), PUBLIC: public.to_json(), **shown})
+    write_together(folder, {CIRCUIT: buffer.getvalue(), PUBLIC: public.to_json(), **(page or {})})
     return public
 
 
@@ -226,9 +225,13 @@ def load_public(place: str | Path) -> Public:
     finish_exchange(place)
     path = place / PUBLIC if place.is_dir() else place
     if not path.is_file():
-        made = f"fewer private compile MODEL --images FOLDER --out {place}"
-        raise FewerError(f"{place} holds no {PUBLIC}; make it with: {made}")
-    return Public.from_json(read_text(path, what="description of a circuit"))
+        folder = place.parent if place.suffix == ".json" else place  # the file itself was meant
+        made = f"fewer private compile MODEL --images FOLDER --out {folder}"
+        raise FewerError(f"{folder} holds no {PUBLIC if folder == place else place.name}; make it with: {made}")
+    try:
+        return Public.from_json(read_text(path, what="description of a circuit"))
+    except FewerError as error:
+        raise FewerError(f"{path}: {error}") from None
 
 
 def load_circuit(folder: str | Path) -> tuple[Circuit, Public]:

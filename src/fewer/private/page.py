@@ -79,7 +79,7 @@ def ways_table(tried: Sequence[Any]) -> Table:
 
 
 def _loss(loss: float | None) -> str:
-    return "over the budget, or not among the best three" if loss is None else f"{loss:.3f}"
+    return "over the budget, or too far from the network before it was taught" if loss is None else f"{loss:.3f}"
 
 
 def steps_section(steps: Sequence[Mapping[str, Any]], budget: str, apart: bool) -> Section:
@@ -179,8 +179,17 @@ def circuit_page(
             _answers(trial, where, facts),
             Section(name="network", title="What became of the network", points=_became(facts)),
         ],
-        data={k: v for k, v in facts.items() if k != "operations"},
+        data=_finite({k: v for k, v in facts.items() if k != "operations"}),
     )
+
+
+def _finite(values: Any) -> Any:
+    """The same with None for numbers that JSON does not have: a candidate whose results blew up is told, too."""
+    if isinstance(values, Mapping):
+        return {k: _finite(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_finite(v) for v in values]
+    return None if isinstance(values, float) and not np.isfinite(values) else values
 
 
 def _apart(apart: bool) -> str:
@@ -216,7 +225,8 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
             tables=[Table(head=["cost", "before", "after"], rows=rows), *([ways_table(ways)] if ways else [])],
             words=[
                 f"Chosen: {told['way']}. Below are all ways that were compared, the least loss first; losses are "
-                "those after teaching, on images that did not teach."
+                "those on images that did not teach. Other degrees were taught for a quarter of the steps, and the "
+                "best of them for all."
             ],
         ),
         *([steps_section(told["steps"], told["budget"], facts["apart"])] if told.get("steps") else []),

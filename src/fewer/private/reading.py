@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import io
+import logging
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,10 +121,34 @@ def read_network(model: nn.Module, example: Tensor) -> Network:
     raise FewerError(f"{type(model).__name__} gives no result")
 
 
+def _refuse_more_inputs(model: nn.Module) -> None:
+    """A circuit takes one image, and says so before the compiler of torch does in words of its own."""
+    asked = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in asked if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(needed) > 1:
+        raise FewerError(
+            f"{type(model).__name__} takes {len(needed)} inputs ({', '.join(needed)}), and a circuit takes one image; "
+            "wrap it in a module that takes one"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch logs and prints of a graph that it cannot read: it is told in one sentence."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    was, log.disabled = log.disabled, True
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.disabled = was
+
+
 def _exported(model: nn.Module, example: Tensor) -> Any:
+    _refuse_more_inputs(model)
     was = [(m, m.training) for m in model.modules()]
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")  # of torch about itself
             program = torch.export.export(model.eval(), (example.clone(),), strict=False)
             return program.run_decompositions({})
@@ -128,6 +156,11 @@ def _exported(model: nn.Module, example: Tensor) -> Any:
         raise
     except Exception as error:  # whatever the compiler of torch raises
         first = str(error).strip().splitlines()
+        if "DataDependent" in type(error).__name__:
+            raise FewerError(
+                f"{type(model).__name__} decides by the numbers of an image what it computes (an if, a loop or a "
+                "choice of places), and a circuit computes the same for every image"
+            ) from None
         raise FewerError(
             f"the graph of {type(model).__name__} cannot be read ({type(error).__name__}: {first[0] if first else ''})"
         ) from None

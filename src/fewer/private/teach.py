@@ -36,11 +36,12 @@ def teaching(batch: int, steps: int, rate: float, seed: int) -> LoopSettings:
 def agreement_loss(said: Tensor, wanted: Tensor, scale: float) -> Tensor:
     """How far results are from those of the teacher.
 
-    Numbers beyond the range that polynomials were fitted on blow up; a small penalty on results that are larger than
-    the teacher's holds them (compare the range penalty of PAPER, arXiv 2509.22857).
+    Classes alone say little where a teacher is nearly sure of all of them, and numbers beyond the range that
+    polynomials were fitted on blow up; the squared distance of the results over their variance teaches the rest and
+    holds them (compare the range penalty of PAPER, arXiv 2509.22857).
     """
     agree = F.kl_div(F.log_softmax(said, -1), F.log_softmax(wanted, -1), reduction="batchmean", log_target=True)
-    return agree + 0.1 * F.smooth_l1_loss(said / scale, wanted / scale)
+    return agree + F.mse_loss(said / scale, wanted / scale)
 
 
 def period_of(step: Linear) -> int:

@@ -9,9 +9,10 @@ import numpy as np
 
 from fewer.private.left import names_of
 
-__all__ = ["agreement", "decisions", "distance"]
+__all__ = ["Left", "agreement", "decisions", "distance"]
 
 Left = Sequence[tuple[str, int]]
+"""Operations that are left to the client: name and axis, the last one first."""
 
 
 def decisions(results: np.ndarray, answer: Sequence[int], left: Left) -> np.ndarray | None:

@@ -70,6 +70,8 @@ class TaskFacts(_Open):
         Names of the outputs in their order.
     view
         Of scans: ``camera`` or nothing.
+    bright
+        Of scans: how bright bright points were in the training, as they were read; None where that was not kept.
     preparation
         How images become inputs.
     """
@@ -78,6 +80,7 @@ class TaskFacts(_Open):
     held: Held | None = None
     classes: list[str] = Field(default_factory=list)
     view: str = ""
+    bright: float | None = None
     preparation: dict[str, Any] | None = None
 
 

@@ -26,19 +26,47 @@ __all__ = [
 ]
 
 
+_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+"""How launchers call the number of processes and the number of this one, in the order in which accelerate reads them:
+``torchrun`` and three kinds of ``mpirun``."""
+
+
 def check_device(settings: LoopSettings) -> None:
-    """Tell before any work that the device of the settings is not there.
+    """Tell before any work that the device of the settings, or the other processes of a launcher, are not there.
 
     Raises
     ------
     FewerError
     """
+    _check_launcher()
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise FewerError("there is no CUDA device here; give --device cpu, or auto")
 
 
+def _check_launcher() -> None:
+    """Refuse an environment that speaks of several processes, but not so that they could find each other."""
+    for name in (*_COUNTS, "LOCAL_RANK"):
+        value = os.environ.get(name)
+        if value is not None and not value.strip().removeprefix("-").isdecimal():
+            raise FewerError(f"{name}={value!r} in the environment is no number of processes; unset it")
+    count = _first_of(_COUNTS)
+    if count > 1 and not os.environ.get("MASTER_ADDR") and not torch.distributed.is_mpi_available():
+        name = next(name for name in _COUNTS if os.environ.get(name, "").strip() == str(count))
+        raise FewerError(
+            f"{name}={count} in the environment tells of {count} processes, but nothing tells where they meet "
+            f"(MASTER_ADDR); start them with torchrun or accelerate launch, or unset {name}"
+        )
+
+
+def _first_of(names: Sequence[str]) -> int:
+    """The first number of the environment that is not negative; 0 without one."""
+    values = (os.environ.get(name, "").strip() for name in names)
+    return next((int(value) for value in values if value.isdecimal()), 0)
+
+
 def process_rank() -> int:
-    """Number of this process among those of ``torchrun`` or ``accelerate launch``; 0 without them.
+    """Number of this process among those of ``torchrun``, ``accelerate launch`` or ``mpirun``; 0 without them.
 
     A rank counts only beside a number of processes above one, as accelerate sees it: job systems and shells leave the
     variable behind. It is known before an accelerator is made.
@@ -48,8 +76,7 @@ def process_rank() -> int:
     >>> process_rank()
     0
     """
-    rank, count = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
-    return int(rank) if rank.isdecimal() and count.isdecimal() and int(count) > 1 else 0
+    return _first_of(_RANKS) if _first_of(_COUNTS) > 1 else 0
 
 
 def make_accelerator(settings: LoopSettings) -> Any:

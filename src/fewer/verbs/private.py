@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def private_compile(
     joint: bool = False,
     seed: int = 0,
     heldout: float = 0.25,
+    apart: Any = None,
     overwrite: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def private_compile(
         read are skipped.
     out
         The folder: ``circuit.npz`` for the server, ``public.json`` for clients, and the page ``circuit.html`` with what
-        each layer costs.
+        each layer costs, whose numbers are in ``circuit.json``.
     degree
         Of the polynomials that stand for activations, 2 or 4.
     steps
@@ -68,6 +69,9 @@ def private_compile(
     heldout
         Share of the images that nothing is fitted to, and that say how near the circuit is to the network. Of fewer
         than 20 images, and with 0, it is said of those that it was fitted to.
+    apart
+        Images that judge in place of such a share: a tensor, or :class:`~fewer.data.samples.Samples` as those of a run
+        of :func:`fewer.compress`. Nothing is fitted to them, nor to images that are the same or come from their files.
     overwrite
         Whether a circuit that is in the folder may be replaced; keys that were made for it are then of no use.
     progress
@@ -90,7 +94,7 @@ def private_compile(
 
     from fewer.models.spec import load_untouched
     from fewer.private.cheapen import check_budget
-    from fewer.private.folder import PAGE, CircuitFolder
+    from fewer.private.folder import FACTS, PAGE, CircuitFolder
     from fewer.private.keys import save_circuit
     from fewer.private.polynomial import DEGREES
 
@@ -107,21 +111,23 @@ def private_compile(
     with CircuitFolder.create(out, overwrite=overwrite) as folder:
         loaded = load_untouched(model)
         loaded.model.eval()
-        x, skipped = (images, []) if isinstance(images, torch.Tensor) else _images(images, loaded, seed)
+        x, files, skipped = (images, [], []) if isinstance(images, torch.Tensor) else _images(images, loaded, seed)
         _check_images(x)
         told = progress or usual_progress()
-        network, circuit, parameters, facts = _compiled(loaded, x, degree, steps, (budget, joint), seed, heldout, told)
+        parts = _parts(x, heldout, seed) if apart is None else _without(x, files, apart)
+        network, circuit, parameters, facts = _compiled(loaded, parts, degree, steps, (budget, joint), seed, told)
         facts["skipped"] = skipped
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
         mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
         page = _page(loaded.name, circuit, parameters, x, facts)
+        pages = {PAGE: page.to_html(), FACTS: page.to_json()}
         more = {"interpolation": loaded.interpolation, "crop": loaded.crop} if fits else {}
         more |= {"answer": network.answer, "left": network.left}
-        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std, page, **more)
+        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std, pages, **more)
     return {"circuit": str(out), "page": str(Path(out) / PAGE), **facts}
 
 
-def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str, Any]) -> str:
+def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str, Any]) -> Any:
     """The circuit on some of the images, in words and numbers."""
     from fewer.private.execute import weight_bytes
     from fewer.private.page import circuit_page
@@ -132,27 +138,27 @@ def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str
     bytes_ = weight_bytes(circuit, parameters)
     trial = try_circuit(circuit, parameters, images[:_TRIED].numpy(), simulated=bytes_ > _ENCODED)
     facts["server_bytes"] = bytes_
-    return circuit_page(name, circuit, parameters, prices_here(1.0)(parameters), trial, facts).to_html()
+    return circuit_page(name, circuit, parameters, prices_here(1.0)(parameters), trial, facts)
 
 
 def _compiled(
     loaded: Any,
-    images: Any,
+    parts: tuple[Any, Any],
     degree: int,
     steps: int,
     budget: tuple[str | None, bool],
     seed: int,
-    heldout: float,
     progress: Any,
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """The network with polynomials, its circuit, parameters, and what is told of it."""
     from fewer.private.adapt import adapt, answers_of
     from fewer.private.compile import approximate_activations, pack_within
+    from fewer.private.joint import said_by
     from fewer.private.left import names_of
     from fewer.private.reading import read_network
     from fewer.private.verdict import agreement
 
-    x, judging = _parts(images, heldout, seed)
+    x, judging = parts
     network = approximate_activations(read_network(loaded.model, x[:1]), x, degree)
     if steps:
         network = adapt(loaded.model, network, x, steps=steps, seed=seed, progress=progress)
@@ -164,7 +170,8 @@ def _compiled(
         circuit, parameters, more = _cheaper(
             loaded.model, network, x, (budget[0], budget[1]), judging, steps, seed, progress
         )
-        said = np.concatenate([circuit.run(part.numpy()) for part in judging[:_JUDGED].split(20)])
+        same = more.pop("network")
+        said = same(judging).numpy() if same is not None else said_by(circuit, judging[:_JUDGED].numpy())
     wanted = answers_of(loaded.model, network, judging[: len(said)]).double().numpy()
     return (
         network,
@@ -198,6 +205,23 @@ def _parts(images: Any, heldout: float, seed: int) -> tuple[Any, Any]:
     if not apart:
         return images, images
     return images[order[apart:]], images[order[:apart]]
+
+
+def _without(images: Any, files: Sequence[Path], apart: Any) -> tuple[Any, Any]:
+    """Images to fit to, which are none of those that judge and of no file of theirs, and the latter."""
+    import torch
+
+    judging = apart if isinstance(apart, torch.Tensor) else apart.tensor
+    if judging is None or judging.shape[1:] != images.shape[1:]:
+        raise FewerError("images that are kept apart are a tensor of the size that the network takes")
+    names = {path.resolve() for path in getattr(apart, "files", ())}
+    judging = judging.to(images.dtype)
+    seen = {one.numpy().tobytes() for one in judging}
+    known = [path.resolve() in names for path in files] if files else [False] * len(images)
+    rows = [i for i, one in enumerate(images) if not known[i] and one.numpy().tobytes() not in seen]
+    if not rows:
+        raise FewerError("all images are kept apart to judge, and none is left that activations could be fitted to")
+    return images[rows], judging
 
 
 def _check_images(x: Any) -> None:
@@ -243,7 +267,7 @@ def _cheaper(
         "tried": [{"way": t.name, "cost": t.cost, "loss": t.loss} for t in found.tried],
         **({"steps": [asdict(row) for row in found.steps]} if joint else {}),
     }
-    return found.circuit, found.parameters, {"cheaper": told}
+    return found.circuit, found.parameters, {"cheaper": told, "network": found.network}
 
 
 def private_keys(circuit: str | Path, out: str | Path) -> Path:
@@ -389,9 +413,9 @@ def _preprocess(public: Any) -> Any:
     return Preprocess(size, mean=public.mean, std=public.std, **rest)
 
 
-def _images(folder: Any, loaded: Any, seed: int) -> tuple[Any, list[str]]:
-    """All images of a folder in an order of their own, and the files that could not be read."""
+def _images(folder: Any, loaded: Any, seed: int) -> tuple[Any, list[Path], list[str]]:
+    """All images of a folder in an order of their own, their files, and those that could not be read."""
     from fewer.data.images import load_images
 
     found = load_images(folder, None, seed, loaded.preprocess)
-    return found.tensor, [f"{path.name}: {why}" for path, why in found.skipped]
+    return found.tensor, [Path(file) for file in found.files], [f"{path.name}: {why}" for path, why in found.skipped]

@@ -16,6 +16,7 @@ from fewer.core.precision import KERNEL_PRECISIONS, check_precision
 from fewer.core.progress import Progress, usual_progress
 from fewer.cost.latency import PATTERNS, LatencyModel, measure_model
 from fewer.cost.profile import DeviceProfile
+from fewer.engine.untimed import refuse_other_numbers
 from fewer.models.matching import match
 from fewer.models.running import use_threads
 from fewer.models.spec import load_untouched
@@ -123,6 +124,7 @@ def profile(
         if not Option(pattern).pattern.startswith("block:"):
             raise FewerError(f"only block patterns become faster; {pattern!r} needs no profile, use block:16x4")
     loaded = load_untouched(model)
+    refuse_other_numbers(loaded.model)
     if example is None:
         example = torch.randn(deploy_batch, *loaded.input_size, generator=torch.Generator().manual_seed(0))
     matched = match(loaded.model, example[:1], exclude=tuple(exclude))

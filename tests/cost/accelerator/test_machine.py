@@ -130,6 +130,7 @@ def test_channels_of_a_depthwise_convolution_do_not_share_the_array() -> None:
         ('profile = "7nm"', "energy profile"),
         ("rows = 0", "is none"),
         ("colums = 3", "did you mean 'columns'"),
+        ("name = 3", "name is text, not 3"),
     ],
 )
 def test_a_machine_of_ones_own_with_a_mistake_is_told(tmp_path, line: str, words: str) -> None:
@@ -142,3 +143,28 @@ def test_a_memory_without_bounds_leaves_arithmetic_alone(tmp_path) -> None:
     (tmp_path / "mine.toml").write_text("dram_bytes_per_second = inf\nsram_bytes = inf\nclock = 700_000_000")
     work = work_of(LARGE, load_machine(tmp_path / "mine.toml"), INT8)
     assert work.memory == 0 and work.bound == "compute" and work.cycles == work.compute
+
+
+def test_a_machine_may_say_its_name_and_a_file_that_is_no_text_is_told(tmp_path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "my array"\nrows = 8')
+    assert load_machine(tmp_path / "mine.toml").name == "my array"
+    (tmp_path / "mine.toml").write_bytes(b"rows = 8\n\xff")
+    with pytest.raises(FewerError, match=r"mine\.toml"):
+        load_machine(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("dataflow", ["weight", "input", "output"])
+@pytest.mark.parametrize("sizes", [(5, 3, 7), (1, 1, 1), (9, 8, 4), (17, 6, 13)])
+def test_cycles_are_those_of_an_array_that_is_run_clock_by_clock(dataflow: str, sizes: tuple[int, int, int]) -> None:
+    from fewer.cost.accelerator.systolic import Array, Product, cycles
+
+    m, n, k = sizes
+    rows, columns = 4, 3
+    down, across, stream = {"weight": (k, n, m), "input": (k, m, n), "output": (m, n, k)}[dataflow]
+    clock = 0
+    for _ in range(0, down, rows):
+        for _ in range(0, across, columns):
+            # what stays is loaded row by row; then a number reaches the element (r, c) r + c clocks after the first one
+            clock += rows if dataflow != "output" else 0
+            clock += 1 + max(s + r + c for s in range(stream) for r in range(rows) for c in range(columns))
+    assert cycles(Product(m, n, k), Array(rows, columns, dataflow)) == clock

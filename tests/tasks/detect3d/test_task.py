@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -73,6 +74,42 @@ def test_evaluate_and_predict(kitti, run, tmp_path):
     assert (tmp_path / "boxes/pictures/000002.png").exists()
     with pytest.raises(FewerError, match="exists already"):
         task.predict(run, bad, out=tmp_path / "boxes")
+
+
+def _with_intensities(kitti: Path, place: Path, factor: float) -> Path:
+    shutil.copytree(kitti, place)
+    for path in place.rglob("velodyne/*.bin"):
+        points = np.fromfile(path, "<f4").reshape(-1, 4)
+        points[:, 3] *= factor
+        points.tofile(path)
+    return place
+
+
+def test_intensities_of_another_kind_are_told(kitti, run, tmp_path):
+    """A detector of 0 to 1 that met 0 to 4000, or the other way round, gave poor boxes without a word."""
+    task, least = open_task("detect3d"), open_task("detect3d").predict_settings(confidence=0.0)
+    recipe = json.loads((run / "recipe.json").read_text())
+    assert 0 < recipe["meta"]["detect3d"]["bright"] <= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task.predict(run, kitti, out=tmp_path / "same", settings=least)
+        bytes_ = _with_intensities(kitti, tmp_path / "bytes", 255)  # are brought to 0 to 1
+        task.predict(run, bytes_, out=tmp_path / "boxes", settings=least)
+    wide = _with_intensities(kitti, tmp_path / "wide", 4000)
+    for use in (
+        lambda: task.predict(run, wide, out=tmp_path / "poor", settings=least),
+        lambda: task.evaluate(run, wide),
+        lambda: task.images(load_model(str(run)), wide, 2, part="calibration", seed=0),
+    ):
+        with pytest.warns(UserWarning, match="fewer: bright points of .*, and those that trained .*run had"):
+            use()
+    for bright, told in ((100.0, "and those that trained"), (None, "does not say on which")):
+        other = tmp_path / f"run {bright}"
+        shutil.copytree(run, other)
+        recipe["meta"]["detect3d"]["bright"] = bright
+        (other / "recipe.json").write_text(json.dumps(recipe))
+        with pytest.warns(UserWarning, match=told):
+            task.evaluate(other, bytes_)
 
 
 def test_two_runs_stand_side_by_side(kitti, run, tmp_path):
@@ -230,7 +267,9 @@ def _replace(folder: Path, pattern: str, make) -> None:
 BAD = {
     "cut off": ("velodyne/*.bin", lambda p: p.read_bytes()[:31], "no whole number of points", 3),
     "no point": ("velodyne/*.bin", lambda p: b"", "holds no point", 3),
-    "out of reach": ("velodyne/*.bin", lambda p: np.full((5, 4), 500, "<f4").tobytes(), "in the reach of this", 3),
+    "out of reach": (
+        "velodyne/*.bin", lambda p: np.array([[500, 500, 500, 0.5]] * 5, "<f4").tobytes(), "in the reach of this", 3,
+    ),
     "14 columns": ("label_2/*.txt", lambda p: b"Car 0 0 0 1 2 3 4 1 1 1 0 0 9\n", "14 columns", 3),
     "no calibration": (
         "calib/*.txt", lambda p: p.read_bytes().replace(b"Tr_velo_to_cam", b"Tr"), "no Tr_velo_to_cam", 3,

@@ -107,6 +107,10 @@ def test_padded_batches_equal_single_sequences(name: str, tpa: TPAConfig | None)
             alone = net(x[i : i + 1, :length])
             assert torch.allclose(found[i], alone[0], atol=1e-9), (name, length)
         assert net(x[:, :1]).isfinite().all()  # a single frame
+        for frames, lengths in ((17, [2, 1, 17]), (3, [1, 3, 2]), (2, [1, 2, 2])):  # less than a stride over time
+            found = net(x[:, :frames], torch.tensor(lengths))
+            for i, length in enumerate(lengths):
+                assert torch.allclose(found[i], net(x[i : i + 1, :length])[0], atol=1e-9), (name, length)
 
 
 def test_frames_with_channels_last_give_what_they_give_otherwise() -> None:

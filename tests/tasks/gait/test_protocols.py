@@ -112,6 +112,22 @@ def test_gait3d_measures_by_hand() -> None:
     assert rank_measures([np.array([2, 3])])["mAP"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
 
 
+def test_listed_probes_that_are_not_there_are_told() -> None:
+    walks = line(("a", "1", "x", 0.0), ("a", "2", "x", 1.0), ("b", "1", "x", 4.0))
+    assert Gait3D({"a-1-x"})(walks).notes == []
+    assert (
+        "1 of 2 listed probes are not among these sequences; they are left out"
+        in Gait3D(["a/1/x", "c-1-x"])(walks).notes
+    )
+
+
+def test_the_match_of_a_probe_is_told_however_often_its_person_was_seen_from_there() -> None:
+    mine = [("a", f"k{i:02}", "000", i / 100) for i in range(40)]
+    walks = line(*mine, ("a", "k00", "090", 3.0), ("a", "k01", "090", 3.1), ("b", "k00", "090", 9.0))
+    probe = [m for m in CrossView()(walks).matches if m.probe == Walk("a", "k00", "000")]
+    assert [m.found for m in probe] == [Walk("a", "k01", "090")]
+
+
 def test_grew_writes_twenty_columns() -> None:
     walks = line(("1", "s", "v", 0.0), ("2", "s", "v", 1.0), ("probe", "p1", "v", 0.9), ("1", "t", "v", 0.4))
     head, row = submission(walks).splitlines()

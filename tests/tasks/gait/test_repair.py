@@ -13,6 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.dataset import open_data, write_partition, write_sequence
 from fewer.tasks.gait.doctor import checkup, look_at
 from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.repair import repair
 from fewer.tasks.gait.simulator import Walkers
 
 
@@ -86,3 +87,23 @@ def test_nothing_half_written_stays(tmp_path: Path, spoilt: Path, monkeypatch: p
 def test_bright_background_is_found() -> None:
     assert [f.check for f in look_at(255 - walk_of(1), "a")] == ["inverted"]
     assert [f.check for f in look_at(np.zeros((20, 64, 64), np.uint8), "a")] == ["unreadable"]
+
+
+def test_the_doctor_names_who_cannot_be_found(tmp_path: Path) -> None:
+    frames = Walkers(seed=0).sequence(0, "nm-01", "090", 20).frames
+    walks = {
+        "own": [("a", "monday", "x"), ("a", "friday", "x"), ("b", "monday", "x")],
+        "ou": [("a", "00", "000"), ("a", "01", "000"), ("b", "00", "000"), ("b", "00", "090")],
+        "listed": [("a", "1", "x"), ("a", "2", "x"), ("b", "1", "x"), ("probe", "03", "v1")],
+    }
+    for name, some in walks.items():
+        for number, (person, kind, view) in enumerate(some):
+            write_sequence(tmp_path / name, Walk(person, kind, view), np.roll(frames, number + 1, 0))
+        listed = ["a-1-x", "b-1-x", "c-1-x"] if name == "listed" else []
+        write_partition(tmp_path / name, [], ["a", "b"], listed)
+        found = checkup(tmp_path / name)
+        assert [f.case for f in found.findings if f.check == "no-gallery"] == ["b"], name
+        assert [f.case for f in found.findings if f.check == "partition"] == listed[2:]
+    mended = repair(found, tmp_path / "mended")
+    assert "the partition no longer names c-1-x" in mended.changed
+    assert open_data(tmp_path / "mended").partition["probes"] == ("a-1-x", "b-1-x")

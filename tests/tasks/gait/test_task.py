@@ -116,6 +116,15 @@ def test_the_doctor_finds_it(tmp_path: Path) -> None:
     assert look_at(clean, "a") == []
     shuffled = clean[np.random.default_rng(0).permutation(40)]
     assert [f.check for f in look_at(shuffled, "a")] == ["order"]
+    lines = np.random.default_rng(4)  # from the front: legs that hardly move, and edges that flicker
+    front = np.zeros((40, 64, 64), np.uint8)
+    for t, frame in enumerate(front):
+        frame[:, 24:40], low = 255, np.sin(2 * np.pi * t / 14)
+        frame[40:, 24:32] = np.where(np.arange(24)[:, None] > 12 + 4 * low, 0, 255)
+        frame[lines.random((64, 64)) < 0.04] ^= 255
+    assert [f.check for f in look_at(front, "a")] == []
+    mixed = front[np.random.default_rng(1).permutation(40)]
+    assert [f.check for f in look_at(mixed, "a")] == ["order"]
     two = clean.copy()
     two[:, :30, 2:10] = 255
     two[:, :30, 10:16] = 0

@@ -69,6 +69,19 @@ def test_a_circular_shift_of_a_periodic_walk_changes_nothing(period: int, times:
     assert torch.allclose(module(x).amax(2), module(moved).amax(2), atol=1e-8)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-6])
+def test_a_faint_rhythm_is_found_as_exactly_as_a_strong_one(size: float) -> None:
+    cycle = torch.randn(1, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    signal, lengths = size * cycle.repeat(1, 4), torch.tensor([40])
+    there, moved = find_rhythm(signal, lengths), find_rhythm(signal.roll(3, 1), lengths)
+    whole = there.frequency * 10
+    assert torch.allclose(whole, whole.round(), atol=1e-6) and torch.allclose(
+        there.frequency, moved.frequency, atol=1e-7
+    )
+    turned = (there.offset - moved.offset) / (2 * torch.pi) - 3 * there.frequency
+    assert torch.allclose(turned, turned.round(), atol=1e-5)
+
+
 def test_the_same_holds_for_a_whole_network_and_not_for_a_fixed_sinusoid() -> None:
     torch.manual_seed(0)
     cycle = torch.rand(1, 12, 64, 44)

@@ -91,6 +91,20 @@ def test_a_wrong_test_folder_is_told_before_the_training(
     assert told in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_a_test_folder_of_volumes_for_images_is_told_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_domains(tmp_path)
+    _, labelled = write_domains(tmp_path / "test", 3, masks=True)
+    for path in [*labelled.rglob("*.png")]:
+        page = Image.open(path)
+        page.save(path.with_suffix(".tif"), save_all=True, append_images=[page, page])
+        path.unlink()
+    words = [word for word in WORDS if not word.startswith("--steps")]
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", "--test", labelled, "--steps=100000", *words) == 2
+    assert "c0 is 3-dimensional, the network 2-dimensional" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def test_a_time_is_refused_where_stages_share_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = write_domains(tmp_path)
     assert fewer("adapt", source, target, "--time", "5s", "--dry-run") == 2
@@ -351,3 +365,16 @@ def test_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert fewer("adapt", source, target, "--out", tmp_path / "run", *WORDS, *more) == 0
     assert fewer("predict", tmp_path / "run", target, "--out", tmp_path / "masks", "--trust", tmp_path / "own.py") == 0
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [("ms-mt", ["images have no"]), ("le-uda", ["images have no"]), ("curves", [])]
+)
+def test_slices_that_nobody_sees_are_told(method: str, told: list[str], tmp_path: Path) -> None:
+    from fewer.tasks.segment.adapt import plan_adapt
+    from fewer.tasks.segment.adapt_settings import AdaptSettings
+
+    plan = plan_adapt(*write_domains(tmp_path), AdaptSettings(method=method, translator_slices=3))
+    notes = [note for note in plan.domains.notes if "--translator-slices changes nothing" in note]
+    assert [note[: len(start)] for note, start in zip(notes, told, strict=True)] == told
+    assert plan.settings.translator_slices == (1 if told else 3)

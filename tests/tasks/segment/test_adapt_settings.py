@@ -39,3 +39,18 @@ def test_every_setting_of_a_training_is_one_of_an_adaptation() -> None:
     assert set(TrainSettings.model_fields) <= set(AdaptSettings.model_fields)
     with pytest.raises(FewerError, match="did you mean 'source_labels'"):
         AdaptSettings.of({"source_label": 3})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"structure_factors": "2,1"}, "lowest factor stands before the highest"),
+        ({"structure_factors": "-1,1"}, "none is negative"),
+        ({"structure_factors": "1"}, "2 values are needed, separated by commas, and 1 given"),
+        ({"adversarial": "0.1,0.2,0.3"}, "2 values are needed, separated by commas, and 3 given"),
+        ({"adversarial": "-1,0"}, "must not be negative"),
+    ],
+)
+def test_pairs_of_numbers_are_looked_at(given: dict[str, str], told: str) -> None:
+    with pytest.raises(FewerError, match=told):
+        AdaptSettings.of(given)

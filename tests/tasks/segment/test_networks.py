@@ -18,6 +18,11 @@ from fewer.tasks.segment.task import Segment
 pytest.importorskip("monai", reason="needs the [medical] extra")
 
 
+def test_a_dynunet_of_two_levels_is_refused_in_words() -> None:
+    with pytest.raises(FewerError, match="dynunet has 3 levels or more; give --levels 3, not 2"):
+        build_network(TrainSettings(network="dynunet", width=4, levels=2), 2, 1, 2)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_network_fits_and_is_built_again_from_its_source(name: str, dims: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from fewer.engine import deploy as deploying
 from fewer.engine import runtimes
 from fewer.kernels import native
 from fewer.models.spec import load_model
+from fewer.tasks.segment import training
 from fewer.tasks.segment.dataset import Case, SegmentData, Split
 from fewer.tasks.segment.evaluate import quality
 from fewer.tasks.segment.files import read_picture
@@ -338,3 +341,12 @@ def test_empty_masks_teach_nothing(tmp_path: Path) -> None:
     empty = SegmentData(tmp_path, "folder", (), (Case("a", ()),))
     with pytest.raises(FewerError, match="no annotated case"):
         train(empty, settings=TrainSettings(**TINY))
+
+
+def test_a_run_on_volumes_is_no_start_for_images_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"input_size": [1, 8, 8, 8], "segment": {"settings": {"network": "dynunet", "width": 4, "levels": 3}}}
+    start = SimpleNamespace(model=torch.nn.Conv3d(1, 2, 3), meta=facts)
+    monkeypatch.setattr(training, "load_model", lambda _: start)
+    flat = SimpleNamespace(patch=(8, 8))
+    with pytest.raises(FewerError, match="volumes was trained on 3-D images, and these are 2-D"):
+        training.start_from(torch.nn.Conv2d(1, 2, 3), TrainSettings(init="volumes"), cast(Any, flat))

@@ -41,6 +41,17 @@ def slices_of(image: Tensor, axis: int, around: int = 1) -> Tensor:
     return torch.cat(shifted, 1)
 
 
+SMALLEST = 16
+"""Pixels along each side of the smallest crop."""
+
+
+def _longest_side(image: Tensor) -> int:
+    sides = list(image.shape[1:])
+    if len(sides) == 3:
+        del sides[slice_axis(image)]
+    return max(sides)
+
+
 class SliceDraws:
     """Random crops of slices: the draw depends on a key alone.
 
@@ -49,13 +60,15 @@ class SliceDraws:
     pairs
         Images or volumes, with masks or without.
     size
-        Pixels along each side of a crop; smaller slices are padded with their smallest value.
+        Pixels along each side of a crop, but no more than the largest slice has (or 16, which the networks need);
+        smaller slices are padded with their smallest value.
     around
         Neighbouring slices that are channels.
     """
 
     def __init__(self, pairs: Sequence[Pair], size: int, around: int) -> None:
-        self.pairs, self.size, self.around = pairs, size, around
+        self.pairs, self.around = pairs, around
+        self.size = min(size, max(SMALLEST, *(_longest_side(image) for image, _ in pairs)))
 
     def batch(self, key: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
         """Crops ``(count, channels, size, size)`` and class indices ``(count, size, size)``."""

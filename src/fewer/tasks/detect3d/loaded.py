@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig
 from fewer.tasks.facts import facts_of
+
+_APART = 20
+"""So many times brighter or darker are intensities of another kind; sensors of one kind differ by less."""
+
+_DARK = 0.01
+"""Below this, all intensities from 0 to 1 are about nothing."""
 
 __all__ = ["columns_for", "config_of", "data_for", "detector_of", "scan_tensor", "unseen"]
 
@@ -39,8 +46,31 @@ def data_for(loaded: LoadedModel, folder: str | Path) -> DetectionData:
     """A folder, seen as the training has seen its own: whole scans, or the camera's view where there is one."""
     data = open_data(folder)
     if facts_of(loaded, "detect3d").view == "camera" and data.calibrations is not None:
-        return open_data(folder, "camera")
+        data = open_data(folder, "camera")
+    if told := _other_intensities(loaded, data):
+        warnings.warn(f"fewer: {told}", stacklevel=2)
     return data
+
+
+def _other_intensities(loaded: LoadedModel, data: DetectionData) -> str:
+    """A sentence where intensities are of another kind than those that trained the network; else nothing."""
+    facts = facts_of(loaded, "detect3d")
+    if config_of(loaded).features < 4 or facts.split is None or data.bright is None:
+        return ""
+    if facts.bright is None:
+        if data.brightest == 1:
+            return ""
+        return (
+            f"intensities of {data.root} from 0 to {data.brightest:g} are brought to 0 to 1; {loaded.name} does not "
+            "say on which it was trained: if its boxes are poor, train it again"
+        )
+    low, high = sorted((abs(facts.bright), abs(data.bright)))
+    if high <= _APART * max(low, _DARK):
+        return ""
+    return (
+        f"bright points of {data.root} have an intensity of {data.bright:.3g}, and those that trained {loaded.name} "
+        f"had {facts.bright:.3g}: expect poor boxes, or bring the fourth column to the same scale"
+    )
 
 
 def unseen(loaded: LoadedModel, data: DetectionData) -> tuple[str, ...]:

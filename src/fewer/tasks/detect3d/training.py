@@ -298,6 +298,7 @@ def source_of(
     source = {"kind": "task", "task": "detect3d", "name": model.config.network, "args": args}
     kept: dict[str, Any] = {"view": view, **facts}
     if plan is not None:
+        kept["bright"] = plan.data.bright
         kept["split"] = {"data": str(real_path(plan.data.root)), "train": list(plan.train), "val": list(plan.val)}
     meta = {"task": "detect3d", "detect3d": kept, "model": model.config.network}
     meta["input_size"] = [_EXAMPLE, model.config.features]

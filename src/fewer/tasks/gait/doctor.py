@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,9 +21,11 @@ from fewer.tasks.gait.data.layout import idle, unread
 from fewer.tasks.gait.data.silhouettes import is_inverted
 from fewer.tasks.gait.data.video import mixed_rates
 from fewer.tasks.gait.protocols.casia_b import CasiaB
+from fewer.tasks.gait.protocols.oumvlp import OuMvlp
+from fewer.tasks.gait.protocols.ranked import Gait3D
 from fewer.tasks.gait.protocols.records import Walk, Walks
 
-__all__ = ["CHECKS", "LEFT_OUT", "WalkCheckup", "checkup", "empty_frames", "look_at"]
+__all__ = ["CHECKS", "LEFT_OUT", "WalkCheckup", "checkup", "empty_frames", "look_at", "missing_probes"]
 
 CHECKS = {
     "unreadable": ("error", "a sequence cannot be read"),
@@ -52,6 +54,8 @@ SHORT = 15
 _EMPTY = 0.01
 _DROPPED = "the sequence is left out"
 _PIECE = 0.15
+_LOOKED, _ORDERS, _BETTER = 240, 100, 2.0
+"""Frames whose order is looked at, orders that are drawn, and deviations by which the order should be better."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,14 +146,27 @@ def look_at(frames: np.ndarray, name: str) -> list[Finding]:
         note("inverted", f"{100 * seen.mean():.0f} % of the pixels are bright; invert the masks")
     elif len(seen) and apart.mean() > 0.3:
         note("two", f"{int(apart.sum())} of {len(frames)} frames have two large pieces side by side")
-    if len(seen) >= SHORT:
-        values = seen.reshape(len(seen), -1).astype(np.int8)
-        near = np.abs(np.diff(values, axis=0)).mean()
-        far = np.abs(values[4:] - values[:-4]).mean()
-        # of a walk, the next frame is much more alike than the one four later
-        if far > 0.002 and near > 0.85 * far:
-            note("order", "the next frame is no more alike than the fourth next; were they sorted as text?")
+    if len(seen) >= SHORT and _out_of_order(seen):
+        note("order", "the next frame is no more alike than the fourth next; were they sorted as text?")
     return found
+
+
+def _out_of_order(seen: np.ndarray) -> bool:
+    """Whether frames (frames, height, width) follow each other no better than in an order that was drawn.
+
+    Of a walk, the next frame is much more alike than the one four later. From the front little moves but the edges of
+    the silhouette, so what counts is how much better the order is than others of the same frames.
+    """
+    values = seen[:_LOOKED].reshape(len(seen[:_LOOKED]), -1).astype(np.float32)
+    sizes = values.sum(1)
+    apart = sizes[:, None] + sizes - 2 * values @ values.T  # pixels that differ
+    near, far = np.diag(apart, 1).mean(), np.diag(apart, 4).mean()
+    if far <= 0.002 * values.shape[1] or near <= 0.85 * far:
+        return False
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(values)) for _ in range(_ORDERS)]
+    drawn = np.array([apart[order[:-1], order[1:]].mean() for order in orders])
+    return bool(near > drawn.mean() - _BETTER * drawn.std())
 
 
 def _pieces(frame: np.ndarray) -> bool:
@@ -246,10 +263,7 @@ def _whole(data: GaitData) -> list[Finding]:
     ]
     if told := mixed_rates(data.places.values()):
         found.append(Finding("rate", "warning", "", f"{told}; networks that look at movement need one rate"))
-    casia = CasiaB()
-    if test and casia.fits(Walks(test, np.zeros((len(test), 1)))):
-        lacking = {w.person for w in test} - {w.person for w in test if casia.is_gallery(w)}
-        found += [Finding("no-gallery", "error", p, "no sequence nm-01 to nm-04") for p in sorted(lacking)]
+    found += _galleries(test, data.partition.get("probes", ()))
     views: dict[str, set[str]] = {}
     for walk in data.walks:
         views.setdefault(walk.person, set()).add(walk.view)
@@ -263,4 +277,37 @@ def _whole(data: GaitData) -> list[Finding]:
         Finding("partition", "warning", p, "it is in no folder", "it is named no longer")
         for p in sorted(named - set(people))
     ]
+    found += [
+        Finding("partition", "warning", p, "this probe is in no folder", "it is named no longer")
+        for p in missing_probes(data, data.walks)
+    ]
     return found
+
+
+def missing_probes(data: GaitData, walks: Iterable[Walk]) -> list[str]:
+    """Probes that the partition lists and that are none of some sequences."""
+    there = {f"{walk.person}-{walk.kind}-{walk.view}" for walk in walks}
+    return [name for name in data.partition.get("probes", ()) if name.replace("/", "-") not in there]
+
+
+def _galleries(test: list[Walk], probes: Collection[str]) -> list[Finding]:
+    """Persons that judge and cannot be found, since nothing of them is in the gallery of the protocol."""
+    judges = [walk for walk in test if walk.person != "probe"]  # of GREW, whose probes have no names
+    walks = Walks(judges, np.zeros((len(judges), 1)))
+    casia, own = CasiaB(), OuMvlp()
+    if not judges:
+        return []
+    if probes and (listed := Gait3D(probes).probes_in(walks)).any():
+        asked = {walk.person for walk, probe in zip(judges, listed, strict=True) if probe}
+        known = {walk.person for walk, probe in zip(judges, listed, strict=True) if not probe}
+        lacking, told = asked - known, "all of its sequences are probes"
+    elif casia.fits(walks):
+        lacking = {w.person for w in judges} - {w.person for w in judges if casia.is_gallery(w)}
+        told = "no sequence nm-01 to nm-04"
+    elif own.fits(walks):
+        lacking = {w.person for w in judges} - {w.person for w in judges if own.is_gallery(w)}
+        told = "no sequence 01"
+    else:
+        counts = Counter(walk.person for walk in judges)
+        lacking, told = {p for p, count in counts.items() if count < 2}, "one sequence only: nothing to find it by"
+    return [Finding("no-gallery", "error", person, told) for person in sorted(lacking)]

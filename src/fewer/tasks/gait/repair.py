@@ -10,7 +10,8 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Repaired, whole_copy
 from fewer.tasks.gait.data.dataset import GaitData, write_partition, write_sequence
-from fewer.tasks.gait.doctor import LEFT_OUT, WalkCheckup, empty_frames
+from fewer.tasks.gait.doctor import LEFT_OUT, WalkCheckup, empty_frames, missing_probes
+from fewer.tasks.gait.protocols.records import Walk
 
 __all__ = ["repair"]
 
@@ -52,16 +53,19 @@ def repair(found: WalkCheckup, out: str | Path, *, progress: Progress | None = N
                     changed.append(f"{walk}: {int(gone.sum())} empty frames left out")
                 write_sequence(part, walk, np.ascontiguousarray(frames))
                 stage.advance(1, str(walk))
-        changed += _partition(data, part, {walk.person for walk in keep})
+        changed += _partition(data, part, keep)
         left_out = tuple(f"{name}: {text}" for name, text in bad.items())
         return Repaired(out, len(keep), tuple(changed), left_out, unit="sequences").note(part)
 
 
-def _partition(data: GaitData, part: Path, people: set[str]) -> list[str]:
-    """Write who trains and who judges, of those that are there; whom it no longer names."""
+def _partition(data: GaitData, part: Path, keep: list[Walk]) -> list[str]:
+    """Write who trains, who judges and what are probes, of those that are there; whom it no longer names."""
     if not data.partition:
         return []
+    people = {walk.person for walk in keep}
     lists = {name: [p for p in data.partition[name] if p in people] for name in ("train", "test")}
     gone = sorted({p for name in lists for p in data.partition[name]} - people)
-    write_partition(part, lists["train"], lists["test"], data.partition.get("probes", ()))
-    return [f"the partition no longer names {p}" for p in gone]
+    lost = set(missing_probes(data, keep))
+    probes = [name for name in data.partition.get("probes", ()) if name not in lost]
+    write_partition(part, lists["train"], lists["test"], probes)
+    return [f"the partition no longer names {p}" for p in [*gone, *sorted(lost)]]

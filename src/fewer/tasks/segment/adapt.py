@@ -67,6 +67,8 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
         raise FewerError(f"the method {settings.method} trains in stages that share --steps; give these, not --time")
     domains = open_domains(source, target, settings)
     p = domains.preparation
+    settings, told = _seen_slices(settings, p.dims)
+    domains = replace(domains, notes=(*domains.notes, *told))
     first = read_picture(domains.source[0].images[0])
     if settings.augment == "auto":
         settings = settings.model_copy(update={"augment": "upright" if first.spaced else "light"})
@@ -84,6 +86,16 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     moments = 3 + 2 * len(member_steps(settings)) * (settings.method == "ours")
     memory = estimate_memory(network.model, shape, len(p.classes), cases=copies * held, moments=moments)
     return AdaptPlan(domains, network, settings, check_memory(memory))
+
+
+def _seen_slices(settings: AdaptSettings, dims: int) -> tuple[AdaptSettings, list[str]]:
+    """One slice at a time where a translator cannot see more, and what to say then."""
+    if settings.translator_slices == 1 or settings.method not in ("ms-mt", "mt-uda", "le-uda"):
+        return settings, []
+    if dims == 3 and settings.method == "ms-mt":
+        return settings, []
+    why = "images have no neighbouring slices" if dims == 2 else f"the translators of {settings.method} are 2-D"
+    return settings.model_copy(update={"translator_slices": 1}), [f"{why}: --translator-slices changes nothing"]
 
 
 def make_problem(plan: AdaptPlan) -> Problem:
@@ -195,7 +207,7 @@ def _check_test(judged: SegmentData, plan: AdaptPlan) -> None:
         raise FewerError(f"the test folder {judged.root} has no masks: there is nothing to compare with")
     known = with_classes(judged, preparation)
     for case in known.cases:
-        read_case(known, case, preparation.channels)
+        preparation.sample(read_case(known, case, preparation.channels))
 
 
 def _adapt(

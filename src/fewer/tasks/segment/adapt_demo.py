@@ -24,7 +24,7 @@ from fewer.tasks.segment.modalities import SEQUENCES, phantom, write_domain
 from fewer.tasks.segment.overlay import overlay, side_by_side
 from fewer.tasks.segment.reading import read_case
 
-__all__ = ["AdaptDemo", "Rows", "demo"]
+__all__ = ["AdaptDemo", "Rows", "demo", "write_heads"]
 
 COUNTS = {"source": 10, "target": 8, "test": 6}
 RUNS: Mapping[str, Mapping[str, Any]] = {
@@ -105,11 +105,7 @@ def demo(
     """
     rows = rows or OURS
     root, shown = make_folder(out), progress or Silent()
-    for number, (part, count) in enumerate(COUNTS.items()):
-        rng = np.random.default_rng([seed, number])
-        maps = {f"head{index:02d}": phantom(rng) for index in range(count)}
-        sequence = SEQUENCES["t1" if part == "source" else "t2"]
-        write_domain(root / part, maps, sequence, seed + number)
+    write_heads(root, seed)
     runs: dict[str, AdaptedRun] = {}
     for name, chosen in rows.runs.items():
         many = 3 * steps if name == "ours" else steps  # it trains several networks, which share them
@@ -123,6 +119,20 @@ def demo(
     atomic_write_text(page.with_suffix(".json"), made.to_json())  # the page says that it stands there
     atomic_write_text(page, made.to_html())
     return AdaptDemo(page, {name: float(np.mean(_dices(run))) for name, run in runs.items()})
+
+
+def write_heads(folder: str | Path, seed: int = 0) -> Path:
+    """Draw simulated heads: ``source/`` (T1-like), ``target/`` (T2-like) and ``test/`` (T2-like), all with masks.
+
+    Adaptation never opens the masks of the target; those of the test are for scores alone.
+    """
+    root = Path(folder)
+    for number, (part, count) in enumerate(COUNTS.items()):
+        rng = np.random.default_rng([seed, number])
+        maps = {f"head{index:02d}": phantom(rng) for index in range(count)}
+        sequence = SEQUENCES["t1" if part == "source" else "t2"]
+        write_domain(root / part, maps, sequence, seed + number)
+    return root
 
 
 def _dices(run: AdaptedRun) -> list[float]:

@@ -27,6 +27,8 @@ def _unet(common: dict[str, Any], settings: TrainSettings) -> tuple[str, dict[st
 
 def _dynunet(common: dict[str, Any], settings: TrainSettings) -> tuple[str, dict[str, Any]]:
     levels, heads = settings.levels, len(settings.scale_weights) - 1
+    if levels < 3:
+        raise FewerError(f"dynunet has 3 levels or more; give --levels 3, not {levels}")
     if heads > levels - 2:
         raise FewerError(f"dynunet with {levels} levels has {levels - 1} outputs; {heads + 1} are to be supervised")
     strides = [1] + [2] * (levels - 1)

@@ -278,6 +278,9 @@ def start_from(model: nn.Module, settings: TrainSettings, preparation: Preparati
     # a warm-up puts out an image instead of classes; everything before its output must be the same network
     is_warm = WARM in start.meta
     if state.keys() != own.keys() or len(differing) > (len(own) // 2 if is_warm else 0):
+        here, there = (len(size) - 1 for size in ((0, *preparation.patch), start.meta.get("input_size") or ()))
+        if there > 0 and here != there:
+            raise FewerError(f"the run {settings.init} was trained on {there}-D images, and these are {here}-D")
         told = _flags_of(start)
         advice = f"give {told}, and as many classes" if told else "give the same settings"
         raise FewerError(f"the run {settings.init} holds another network than the one to be trained; {advice}")

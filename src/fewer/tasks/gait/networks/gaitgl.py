@@ -39,6 +39,19 @@ class GlobalLocal(nn.Module):
         return F.leaky_relu(whole) + F.leaky_relu(local)
 
 
+def _long_enough(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Sequences of one or two frames (axis 2) repeated, as three frames become one; in a padded batch just as alone."""
+    if lengths is None:
+        return (x if x.shape[2] > 2 else x.repeat(1, 1, 3 if x.shape[2] == 1 else 2, 1, 1)), None
+    short = lengths < 3
+    if x.shape[2] < 4:
+        x = F.pad(x, (0, 0, 0, 0, 0, 4 - x.shape[2]))
+    frames = x.shape[2]
+    places = torch.arange(frames, device=x.device) % torch.where(short, lengths, frames)[:, None]
+    again = x.gather(2, places[:, None, :, None, None].expand_as(x))
+    return again, torch.where(short, lengths + 2, lengths)  # 1 and 2 frames become 3 and 4
+
+
 class GeneralMean(nn.Module):
     """Generalised mean over every row, with a learnt power: (n, channels, 64, width) to (n, channels, 64)."""
 
@@ -85,10 +98,7 @@ class GaitGL(GaitNetwork):
 
     def trunk(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Every layer sees zeros past the end of a sequence, as if the batch ended there."""
-        if x.shape[2] < 3:
-            x = x.repeat(1, 1, 3 if x.shape[2] == 1 else 2, 1, 1)
-        if lengths is not None:
-            lengths = lengths.clamp(min=3)  # the padding of the batch stands for frames that are not there
+        x, lengths = _long_enough(x, lengths)
         x = self.LTA(keep_real(self.conv3d(keep_real(x, lengths)), lengths))
         if lengths is not None:
             lengths = torch.div(lengths, 3, rounding_mode="floor")

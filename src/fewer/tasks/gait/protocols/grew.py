@@ -47,7 +47,9 @@ class Grew:
 
 
 def submission(walks: Walks) -> str:
-    """The CSV that GREW's server takes: each probe and its twenty nearest identities.
+    """The CSV that GREW's server takes: each probe and the identities of its twenty nearest sequences.
+
+    As in OpenGait, an identity stands there as often as sequences of it are near.
 
     Parameters
     ----------

@@ -49,8 +49,10 @@ def score_ranked(
     if lacking == len(ranks):
         raise FewerError(f"{name}: no probe has its person in the gallery; check the partition")
     notes = [f"{lacking} probes have no sequence of their person in the gallery; they are left out"] if lacking else []
-    # rows of the own view are passed over, so a few more than one are asked for
-    rows, distances = nearest(vectors[probes], vectors[gallery], 16 if other_views else 1)
+    # rows of the person in the own view are passed over, so as many more than one are asked for
+    own = Counter((people[i], views[i]) for i in gallery)
+    passed = max(own[people[i], views[i]] for i in probes) if other_views else 0
+    rows, distances = nearest(vectors[probes], vectors[gallery], 1 + passed)
     matches = []
     for probe, near, far in zip(probes, rows, distances, strict=True):
         for row, distance in zip(near, far, strict=True):
@@ -108,7 +110,10 @@ class Gait3D:
     def __call__(self, walks: Walks) -> Scores:
         """Score embeddings."""
         is_probe = self.probes_in(walks)
-        return score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe))
+        found = score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe))
+        lost = len({name.replace("/", "-") for name in self.probes}) - int(is_probe.sum()) if self.probes else 0
+        told = f"{lost} of {len(self.probes)} listed probes are not among these sequences; they are left out"
+        return replace(found, notes=[*found.notes, told]) if lost > 0 else found
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,11 @@ def find_rhythm(signal: Tensor, lengths: Tensor, shortest: float = SHORTEST, lon
     >>> round(rhythm.period.item(), 3), round(rhythm.offset.item(), 3)
     (20.0, 1.0)
     """
-    amplitude, frequencies = spectrum(signal[:, :, None], lengths, shortest)
+    calm = centred(signal, lengths)
+    size = (calm.square().sum(1, keepdim=True) / lengths[:, None].to(signal.dtype)).sqrt()
+    # of a faint signal, the least amplitude that a spectrum knows must not pass for a neighbour of the peak
+    calm = calm / torch.where(size > 0, size, 1.0).detach()
+    amplitude, frequencies = spectrum(calm[:, :, None], lengths, shortest)
     amplitude = amplitude[:, :, 0]
     band = _in_band(frequencies, shortest, longest)
     peak = amplitude.masked_fill(~band, -1.0).argmax(1, keepdim=True)
@@ -134,7 +138,6 @@ def find_rhythm(signal: Tensor, lengths: Tensor, shortest: float = SHORTEST, lon
     frequency = ((peak + moved) / lengths[:, None].to(signal.dtype))[:, 0]
     time = torch.arange(signal.shape[1], device=signal.device, dtype=signal.dtype)
     angle = 2 * math.pi * frequency[:, None] * time[None, :]
-    calm = centred(signal, lengths)
     real, imaginary = (calm * angle.cos()).sum(1), -(calm * angle.sin()).sum(1)
     power = calm.square().sum(1).clamp(min=1e-12)
     strength = (2 * (real.square() + imaginary.square()) / (lengths.to(signal.dtype) * power)).clamp(max=1.0)
