@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fewer.models.remembered import made_anew
+
 __all__ = ["NOISY", "Stopwatch", "Timing"]
 
 NOISY = 0.25
@@ -108,10 +110,11 @@ class Stopwatch:
         return None
 
     def _once(self, run: Callable[[], object], repeats: int = 1) -> float:
-        start = self._clock()
-        for _ in range(repeats):
-            run()
-        return (self._clock() - start) / 1e6 / repeats
+        with made_anew():
+            start = self._clock()
+            for _ in range(repeats):
+                run()
+            return (self._clock() - start) / 1e6 / repeats
 
     def time(
         self,

@@ -39,6 +39,7 @@ from fewer.engine.work import Work
 from fewer.models.choices import choose_freely
 from fewer.models.functional import leave_linear_layers
 from fewer.models.guard import unguard
+from fewer.models.remembered import remembering
 from fewer.models.running import Forward
 from fewer.models.strangers import refuse_unsaved
 from fewer.reports import RunReport, write
@@ -156,6 +157,7 @@ class Request:
 
 
 @keep_freed_memory()
+@remembering()
 def run_compression(request: Request, scratch: Path, progress: Progress) -> CompressedRun:
     """Match, sense, plan, apply and report.
 

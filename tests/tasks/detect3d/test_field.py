@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
+from fewer.tasks.detect3d import training
 from fewer.tasks.detect3d.dataset import open_data
 from fewer.tasks.detect3d.field import fitted_reach, share_within, with_field
 from fewer.tasks.detect3d.frames import Objects
@@ -143,3 +144,18 @@ def test_a_training_reads_what_does_not_fit(tmp_path):
     assert [f.name for f in some] == [f.name for f in all_held] == ["scan 0", "scan 1", "scan 2"]
     assert some.bytes == data.points("scan 0").nbytes and some[0] is some[0] and some[2] is not some[2]
     assert np.array_equal(some[-1].points, all_held[-1].points) and len(some[1:]) == 2
+
+
+@pytest.mark.parametrize(("apart", "kind"), [(range(3), "train"), (range(2, 3), "judge")])
+def test_a_training_that_no_scan_can_serve_ends_before_its_first_step(tmp_path, monkeypatch, apart, kind):
+    """Points far from the labels, as in the frame of another sensor: found out at once, not at the first validation."""
+    data = folder(tmp_path / "set", boxes(np.arange(9.0, 29.0), np.zeros(20), np.full(20, -1.0)))
+    (data / "ImageSets").mkdir()
+    (data / "ImageSets/train.txt").write_text("scan 0\nscan 1\n")
+    (data / "ImageSets/val.txt").write_text("scan 2\n")
+    for number in apart:
+        path = data / "points" / f"scan {number}.npy"
+        np.save(path, np.load(path) + np.float32([900, 0, 0, 0]))
+    monkeypatch.setattr(training, "fit", lambda *a, **k: pytest.fail("a step was made"))
+    with pytest.raises(FewerError, match=f"scans that {kind} can be used; the first: no point of .* lies in the reach"):
+        training.train(data, settings=TrainSettings(steps=1, classes=("Car",)))

@@ -10,7 +10,7 @@ from fewer.tasks.detect3d.networks import NETWORKS, build_network, published_sta
 from fewer.tasks.detect3d.networks.build import load_published
 from fewer.tasks.detect3d.networks.cells import PillarVFE, cells_of
 from fewer.tasks.detect3d.networks.config import ANCHORS, NUSCENES, published_config
-from fewer.tasks.detect3d.networks.neighbours import ball_query, farthest_points
+from fewer.tasks.detect3d.networks.neighbours import ball_queries, ball_query, farthest_points
 from fewer.tasks.detect3d.networks.published import config_of_state
 
 
@@ -291,3 +291,40 @@ def test_neighbours_against_loops():
         apart = torch.stack([(points - points[i]).norm(dim=1) for i in chosen[:k]]).amin(0)
         assert chosen[k] == int(apart.argmax())
     assert len(farthest_points(points[:2], 5)) == 5
+
+
+def test_neighbours_in_columns_are_those_of_all_pairs():
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        points = torch.randn(400, 3, generator=generator) * torch.tensor([20.0, 9.0, 1.0])
+        centres = torch.cat([points[:60] + 0.3, torch.randn(40, 3, generator=generator) * 60])
+        centres[-1], centres[-2], centres[-3] = float("nan"), float("inf"), 1e30
+        found = ball_queries(centres, points, (0.9, 2.5), (3, 16))
+        for (rows, empty), radius, count in zip(found, (0.9, 2.5), (3, 16), strict=True):
+            for row, lone, centre in zip(rows, empty, centres, strict=True):
+                near = (points - centre).square().sum(1) < radius * radius
+                inside = near.nonzero()[:count, 0].tolist()
+                assert bool(lone) == (not inside)
+                assert row.tolist() == inside + (inside[:1] or [0]) * (count - len(inside))
+    for none in (torch.zeros(0, 3), torch.zeros(5, 3)):
+        rows, empty = ball_query(torch.zeros(5, 3)[: len(none) or 5], torch.zeros(0, 3), 1.0, 4)
+        assert rows.shape[1] == 4 and bool(empty.all())
+
+
+def test_cells_beside_a_centre_learn_its_box():
+    config = small_config("centerpoint", ("Car",))
+    assert config.around == 1
+    head = build_network(config).dense_head
+    like = torch.zeros(1, 1, *reversed(config.head_grid))
+    x0, y0, dx, dy = head._cells()
+    boxes = torch.tensor([[x0 + 10.2 * dx, y0 + 10.7 * dy, -1.0, 4, 2, 1.5, 0.3]])
+    boxes = torch.cat([boxes, boxes + torch.tensor([[2 * dx, 0, 0, 0, 0, 0, 0]])])
+    _, wanted, _, cell = head._targets(like, [boxes], [torch.zeros(2, dtype=torch.long)], [0])
+    wide = config.head_grid[0]
+    assert len(wanted) == len(set(cell.tolist())) == 15  # two blocks of nine that share a column
+    place = torch.stack([(cell % wide + wanted[:, 0]) * dx + x0, (cell // wide + wanted[:, 1]) * dy + y0], 1)
+    nearer = (torch.cdist(place, boxes[:, :2]) < 1e-3).int().argmax(1)
+    assert torch.allclose(place, boxes[nearer, :2], atol=1e-4)
+    assert all(n == (int(c) % wide > 11) for n, c in zip(nearer.tolist(), cell, strict=True) if int(c) % wide != 11)
+    alone = config.model_copy(update={"around": 0})
+    assert len(type(head)(alone, 64)._targets(like, [boxes], [torch.zeros(2, dtype=torch.long)], [0])[1]) == 2

@@ -119,3 +119,42 @@ def test_a_box_stands_where_it_stands_whatever_the_least_confidence():
     net.config = net.config.model_copy(update={"vote": None})
     alone = net.detect(scan, score=0.3)[0]
     assert np.array_equal(alone.scores, few.scores) and 0.005 < np.abs(alone.boxes - few.boxes)[:, :2].max() < 1
+
+
+def awkward_pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of boxes: any two, the same, touching at an edge or a corner, contained, thin, turned by right angles."""
+    rng = np.random.default_rng(5)
+    place = np.c_[rng.uniform(-60, 60, (count, 2)), rng.uniform(-1, 1, count)]
+    first = np.c_[place, rng.uniform(0.3, 6, (count, 3)), rng.uniform(-7, 7, count)]
+    kind = np.arange(count) % 8
+    first[kind == 4, 4] = 1e-3
+    second = first.copy()
+    c, s = np.cos(first[:, 6]), np.sin(first[:, 6])
+    long, across = first[:, 3, None] * np.c_[c, s], first[:, 4, None] * np.c_[-s, c]
+    second[kind == 0, :2] += rng.normal(0, 2, ((kind == 0).sum(), 2))
+    second[kind == 0, 3:6] = rng.uniform(0.3, 6, ((kind == 0).sum(), 3))
+    second[kind == 0, 6] = rng.uniform(-7, 7, (kind == 0).sum())
+    second[kind == 2, :2] += long[kind == 2]
+    second[kind == 3, 3:5] *= rng.uniform(0.1, 0.9, ((kind == 3).sum(), 1))
+    second[kind == 4, 6] += rng.normal(0, 0.01, (kind == 4).sum())
+    second[kind == 5, 6] += np.pi / 2 * rng.integers(0, 4, (kind == 5).sum())
+    second[kind == 6, :2] += (long + across)[kind == 6]
+    second[kind == 7, 6] += rng.normal(0, 1e-8, (kind == 7).sum())
+    return first, second
+
+
+def test_a_thousand_awkward_pairs_against_shapely():
+    shapely = pytest.importorskip("shapely", reason="the oracle of polygons needs shapely")
+    first, second = awkward_pairs(1000)
+    a, b = ([shapely.Polygon(corners) for corners in bev_corners(boxes)] for boxes in (first, second))
+    shared = np.array([p.intersection(q).area for p, q in zip(a, b, strict=True)])
+    either = np.array([p.union(q).area for p, q in zip(a, b, strict=True)])
+    assert np.abs(common_area(first, second) - shared).max() < 1e-6
+    got = np.array([bev_iou(p[None], q[None])[0, 0] for p, q in zip(first, second, strict=True)])
+    assert np.abs(got - shared / either).max() < 1e-6
+    bottom = np.maximum(first[:, 2] - first[:, 5] / 2, second[:, 2] - second[:, 5] / 2)
+    top = np.minimum(first[:, 2] + first[:, 5] / 2, second[:, 2] + second[:, 5] / 2)
+    inside = shared * np.maximum(top - bottom, 0)
+    whole = first[:, 3:6].prod(1) + second[:, 3:6].prod(1) - inside
+    space = np.array([box_iou(p[None], q[None])[0, 0] for p, q in zip(first, second, strict=True)])
+    assert np.abs(space - inside / whole).max() < 1e-6

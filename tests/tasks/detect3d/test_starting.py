@@ -94,11 +94,15 @@ def test_a_checkpoint_of_openpcdet_is_gone_on_from(kitti, tmp_path):
         (["--init", "RUN", "--network", "second"], "holds pointpillars, not second"),
         (["--init", "RUN", "--classes", "Car,Pedestrian"], "knows Car, not Car, Pedestrian"),
         (["--init", "FILE"], "holds more than weights, or is damaged"),
+        (["--init", "OTHER", "--size", "published", "--network", "second"], "other.pth: it holds no network that is"),
+        (["--init", "OTHER", "--network", "second"], "other.pth: the checkpoint lacks"),
     ],
 )
 def test_what_cannot_be_gone_on_from(kitti, run, tmp_path, words, told, capsys):
     (tmp_path / "file.pth").write_bytes(b"no weights")
-    words = [{"RUN": str(run), "FILE": str(tmp_path / "file.pth")}.get(word, word) for word in words]
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
+    places = {"RUN": str(run), "FILE": str(tmp_path / "file.pth"), "OTHER": str(tmp_path / "other.pth")}
+    words = [places.get(word, word) for word in words]
     command = ["train", str(kitti), "--task", "detect3d", "--out", str(tmp_path / "new"), "--steps", "1", *words]
     assert main(command) == 2
     error = capsys.readouterr().err

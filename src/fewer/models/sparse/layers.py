@@ -129,7 +129,9 @@ class SparseConvolution(nn.Module):
         if not self.key:
             return self.book(sites)
         if self.key not in sites.rules:
-            sites.rules[self.key] = self.book(sites)
+            # rules that are kept for later passes must do for passes with gradients, too
+            with torch.inference_mode(False), torch.no_grad():
+                sites.rules[self.key] = self.book(sites)
         return sites.rules[self.key]
 
     def forward(self, features: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fewer.core.errors import FewerError
@@ -64,7 +66,9 @@ def _config_of_weights(settings: TrainSettings, init: str) -> DetectorConfig | N
     if settings.init_config is not None:
         config = config_of_file(settings.init_config)
     elif settings.size == "published":
-        config = config_of_state(read_checkpoint(init), classes)
+        state = read_checkpoint(init)
+        with _named(init):
+            config = config_of_state(state, classes)
     else:
         return None
     if "network" in asked and settings.network != config.network:
@@ -85,4 +89,15 @@ def begin(model: Detector, init: str) -> None:
     if (Path(init) / RECIPE).is_file():
         model.load_state_dict(detector_of(load_model(init)).state_dict())
     else:
-        load_published(model, read_checkpoint(init))
+        state = read_checkpoint(init)
+        with _named(init):
+            load_published(model, state)
+
+
+@contextmanager
+def _named(init: str) -> Iterator[None]:
+    """Name the file that an error is about; what reads its weights has not seen it."""
+    try:
+        yield
+    except FewerError as error:
+        raise FewerError(f"--init {init}: {error}") from None

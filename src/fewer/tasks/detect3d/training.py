@@ -22,7 +22,7 @@ from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.field import fitted_reach, share_within, with_field
 from fewer.tasks.detect3d.frames import Frame, Objects
 from fewer.tasks.detect3d.kept import KeptFrames
-from fewer.tasks.detect3d.loaded import columns_for
+from fewer.tasks.detect3d.loaded import columns_for, scan_tensor
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network, small_config
 from fewer.tasks.detect3d.networks.config import Anchor, has_prior, published_config, short_config
 from fewer.tasks.detect3d.pages import training_page
@@ -217,6 +217,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
                 raise FewerError(f"intensities of {plan.data.file(frame.name)} are NaN or infinite; {told}")
             bank.add(replace(frame, objects=frame.objects.of(config.classes)))
             stage.advance(1, frame.name)
+    _usable(plan)
     if settings.objects is not None:
         other = open_data(settings.objects)
         for name in other.labelled():
@@ -261,6 +262,27 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
     seconds = perf_counter() - began
     scores = score_detector(model, plan.data, plan.val, progress=progress)[0] if plan.val else None
     return TrainedDetector(model, plan, settings, scores, found.history, found.best_step, seconds)
+
+
+def _usable(plan: DetectorPlan) -> None:
+    """See to it that scans have points where the network looks, before the training and not at its first validation.
+
+    Raises
+    ------
+    FewerError
+        When none of those that train has any, or none of those that judge.
+    """
+    for kind, names in (("train", plan.train), ("judge", plan.val)):
+        reasons = []
+        for name in names:
+            try:
+                scan_tensor(plan.data.points(name), plan.config, plan.data.file(name))
+                break
+            except FewerError as error:
+                reasons.append(str(error))
+        else:
+            if reasons:
+                raise FewerError(f"none of the {len(names)} scans that {kind} can be used; the first: {reasons[0]}")
 
 
 def _save(run: RunFolder, plan: DetectorPlan, result: TrainedDetector, command: str) -> None:

@@ -16,6 +16,10 @@ DISTANCES = (0.5, 1.0, 2.0, 4.0)
 
 _LEAST_RECALL = _LEAST_PRECISION = 0.1
 _ERRORS = ("trans", "scale", "orient", "vel")
+_NO_ERROR = {"traffic_cone": ("orient", "vel"), "barrier": ("vel",)}
+"""Not averaged, as published: a cone looks the same from all sides, and neither it nor a barrier drives."""
+_NO_FRONT = ("barrier",)
+"""Classes whose two ends are alike: half a turn is no error."""
 
 
 def nuscenes_scores(truths: Sequence[Objects], found: Sequence[Objects], classes: Sequence[str]) -> dict[str, float]:
@@ -54,7 +58,8 @@ def nuscenes_scores(truths: Sequence[Objects], found: Sequence[Objects], classes
             precisions.append(_average_precision(curve))
             if distance == 2.0:
                 for error in _ERRORS:
-                    errors[error].append(measured[error])
+                    if error not in _NO_ERROR.get(name, ()):
+                        errors[error].append(measured[error])
         out[f"AP {name}"] = float(np.mean(precisions))
     out["mAP"] = float(np.mean([out[f"AP {n}"] for n in present])) if present else 0.0
     means = {error: float(np.nanmean(v)) if v and not np.isnan(v).all() else 1.0 for error, v in errors.items()}
@@ -102,6 +107,8 @@ def _errors(found: Objects, j: int, truth: Objects, at: int) -> tuple[float, flo
     shared = np.minimum(a[3:6], b[3:6]).prod()
     scale = 1 - shared / (a[3:6].prod() + b[3:6].prod() - shared)
     turn = abs(float(limit_angle(np.array(a[6] - b[6]))))
+    if truth.classes[at] in _NO_FRONT:
+        turn = min(turn, np.pi - turn)
     speed = float("nan")
     if found.velocity is not None and truth.velocity is not None:
         speed = float(np.linalg.norm(found.velocity[j] - truth.velocity[at]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +119,13 @@ class CenterHead(nn.Module):
                 total = total + 2.0 * (got - wanted).abs().sum() / len(wanted)
         return total
 
+    def _learning(self, column: int, row: int, tall: int, wide: int) -> Iterator[tuple[int, int]]:
+        """Row and column of the cells that learn the box of an object: its centre, and those around it if wanted."""
+        around = self.config.around
+        for at_y in range(max(0, row - around), min(tall, row + around + 1)):
+            for at_x in range(max(0, column - around), min(wide, column + around + 1)):
+                yield at_y, at_x
+
     @torch.no_grad()
     def _targets(
         self, like: Tensor, boxes: list[Tensor], labels: list[Tensor], own: list[int]
@@ -125,6 +133,7 @@ class CenterHead(nn.Module):
         x0, y0, dx, dy = self._cells()
         heat, tall, wide = torch.zeros_like(like), like.shape[-2], like.shape[-1]
         rows, samples, cells = [], [], []
+        beside: dict[tuple[int, int], tuple[float, Tensor]] = {}
         ys, xs = torch.arange(tall, device=like.device)[:, None], torch.arange(wide, device=like.device)[None]
         for sample, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             for one, number in zip(box, label.tolist(), strict=True):
@@ -140,19 +149,22 @@ class CenterHead(nn.Module):
                 bump = bump * ((xs - column).abs() <= radius) * ((ys - row).abs() <= radius)
                 place = own.index(number)
                 heat[sample, place] = torch.maximum(heat[sample, place], bump.to(heat))
-                angle = one[6]
-                rows.append(
-                    torch.cat(
-                        [
-                            one.new_tensor([x - column, y - row]),
-                            one[2:3],
-                            one[3:6].log(),
-                            torch.stack([angle.cos(), angle.sin()]),
-                        ]
-                    )
-                )
+                rest = torch.cat([one[2:3], one[3:6].log(), torch.stack([one[6].cos(), one[6].sin()])])
+                for at_y, at_x in self._learning(column, row, tall, wide):
+                    aim = torch.cat([one.new_tensor([x - at_x, y - at_y]), rest])
+                    key, apart = (sample, at_y * wide + at_x), (x - at_x - 0.5) ** 2 + (y - at_y - 0.5) ** 2
+                    if (at_y, at_x) == (row, column):
+                        rows.append(aim)
+                        samples.append(sample)
+                        cells.append(key[1])
+                    elif key not in beside or apart < beside[key][0]:
+                        beside[key] = (apart, aim)
+        centres = set(zip(samples, cells, strict=True))
+        for (sample, cell), (_, aim) in beside.items():
+            if (sample, cell) not in centres:
+                rows.append(aim)
                 samples.append(sample)
-                cells.append(row * wide + column)
+                cells.append(cell)
         wanted = torch.stack(rows) if rows else like.new_zeros(0, 8)
         return heat, wanted, torch.tensor(samples, dtype=torch.long), torch.tensor(cells, dtype=torch.long)
 

@@ -138,6 +138,9 @@ class DetectorConfig(StrictSettings):
         default=None, gt=0, le=1, description="Share of a batch in the statistics of norms; the published ones if None."
     )
     shared: int = Field(default=64, ge=1, description="Channels that the branches of a centre head share.")
+    around: int = Field(
+        default=0, ge=0, description="Cells to each side of a centre that learn the box too, of a centre head."
+    )
     bias_before_norm: bool = Field(default=False, description="Whether convolutions of a centre head have a bias.")
     groups: tuple[tuple[str, ...], ...] = Field(default=(), description="Classes of each centre head; one by default.")
     velocity: bool = Field(default=False, description="Whether a centre head puts out velocities.")
@@ -249,8 +252,9 @@ def small_config(network: NetworkName, classes: tuple[str, ...] = ("Car", "Pedes
     common: dict[str, Any] = {"network": network, "classes": classes, "anchors": anchors, "shared": 32}
     # short trainings would end with the statistics of their beginning at the published momentum of 0.01
     common |= {"anchors_at": "centres", "norm_momentum": 0.1}
-    # several priors of a coarse grid find the same object: their mean stands better than the most confident one
-    common |= {"vote": 0.6 if anchors else None}
+    # several cells of a coarse grid find the same object: their mean stands better than the most confident one; so
+    # cells beside a centre learn its box as well, which short trainings gain from on its own
+    common |= {"vote": 0.6, "around": 0 if anchors else 1}
     if network in ("pointpillars", "centerpoint-pillar"):
         shape = {"reach": (0, -23.04, -3, 46.08, 23.04, 1), "voxel": (0.36, 0.36, 4), "pillar": 32}
         flat = {"layers": (2, 3, 3), "filters": (32, 64, 64), "up_filters": (32, 32, 32), "up_strides": (1, 2, 4)}

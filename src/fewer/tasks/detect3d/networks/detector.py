@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.models.choices import Choices
+from fewer.models.remembered import Facts, remembered
 from fewer.tasks.detect3d.boxes import limit_angle
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.networks.anchors import AnchorHeadSingle
@@ -110,21 +111,30 @@ class Detector(nn.Module):
     def _run(
         self, scans: tuple[Tensor, ...], choices: Choices | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        cells = cells_of(scans, self.config)
+        facts = self._facts(scans)
+        cells = facts.once("cells", lambda: cells_of(scans, self.config))
         features = self.vfe(cells)
         stages: dict[str, Any] = {}
         if self.config.on_pillars:
             image = self.map_to_bev(features, cells.where, cells.samples)
         else:
-            sites, stages = self.backbone_3d(features, cells.where, cells.samples)
+            sites, stages = self.backbone_3d(features, cells.where, cells.samples, facts)
             image = self.map_to_bev(sites)
         flat = self.backbone_2d(image)
         raw = self.dense_head(flat)
         more: dict[str, Any] = {"cells": cells}
         if self.config.network == "pv-rcnn":
-            more |= self._second_stage(scans, raw, image, stages, choices)
+            more |= self._second_stage(scans, raw, image, stages, choices, facts)
             raw = {**raw, **{name: more[name] for name in _SECOND}}
         return {**raw, "occupied": _occupied(cells.where, cells.samples, self.config, next(iter(raw.values())))}, more
+
+    def _facts(self, scans: tuple[Tensor, ...]) -> Facts:
+        """What depends on the scans and the grid alone, kept while copies of the network see the same scans."""
+        if self.training:  # every scan is another one there
+            return Facts()
+        c = self.config
+        grid = (c.on_pillars, c.residual, c.reach, c.voxel, c.features, c.most_points, c.channels, c.keypoints)
+        return remembered(scans, *grid)
 
     def _second_stage(
         self,
@@ -133,11 +143,12 @@ class Detector(nn.Module):
         image: Tensor,
         stages: dict[str, Any],
         choices: Choices | None,
+        facts: Facts,
     ) -> dict[str, Any]:
         config, found = self.config, self._proposals(raw)
         if choices is not None:  # the own ones are made all the same, so that the time is that of use
             found = [choices.first(scan, own) for scan, own in zip(scans, found, strict=True)]
-        points = self.pfe(scans, image, stages)
+        points = self.pfe(scans, image, stages, facts)
         seen = self.point_head(points["before"])
         weighted = points["features"] * seen.sigmoid()
         confidence, change = self.roi_head([f[0] for f in found], points["places"], weighted)

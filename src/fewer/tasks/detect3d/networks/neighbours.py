@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["StackSAModuleMSG", "ball_query", "farthest_points"]
+__all__ = ["StackSAModuleMSG", "ball_queries", "ball_query", "farthest_points"]
 
-_CHUNK = 2**23
+_CHUNK = 2**22
+"""Pairs whose distance is looked at in one go."""
 
 
 def farthest_points(points: Tensor, count: int) -> Tensor:
@@ -22,10 +25,18 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
     """
     if not len(points):
         return torch.zeros(0, dtype=torch.long, device=points.device)
+    points = points.detach()
     at = torch.zeros(min(count, len(points)), dtype=torch.long, device=points.device)
     apart = points.new_full((len(points),), float("inf"))
+    # a column for each axis, and no new memory in a step: six times as fast as rows
+    columns, away, total = points.T.contiguous(), torch.empty_like(apart), torch.empty_like(apart)
     for i in range(1, len(at)):
-        apart = torch.minimum(apart, (points - points[at[i - 1]]).square().sum(1))
+        last = columns[:, at[i - 1]].unbind()
+        torch.sub(columns[0], last[0], out=total).square_()
+        for column, place in zip(columns[1:], last[1:], strict=True):
+            torch.sub(column, place, out=away)
+            total.addcmul_(away, away)
+        torch.minimum(apart, total, out=apart)
         at[i] = apart.argmax()
     return at.repeat(-(-count // len(at)))[:count]
 
@@ -46,20 +57,72 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> tu
     >>> near.tolist(), empty.tolist()
     ([[1, 1]], [False])
     """
-    total = len(points)
-    if not total or not len(centres):
-        shape = (len(centres), count)
-        return torch.zeros(shape, dtype=torch.long), torch.ones(len(centres), dtype=torch.bool)
-    found, empties = [], []
-    numbers = torch.arange(total, device=points.device)
-    for part in centres.split(max(1, _CHUNK // total)):
-        near = torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist") < radius
-        first = torch.where(near, numbers, total).topk(min(count, total), dim=1, largest=False).values
-        empty = first[:, 0] == total
-        first = torch.where(first == total, torch.where(empty, 0, first[:, 0])[:, None], first)
-        found.append(first[:, torch.arange(count).clamp(max=first.shape[1] - 1)])
-        empties.append(empty)
-    return torch.cat(found), torch.cat(empties)
+    return ball_queries(centres, points, (radius,), (count,))[0]
+
+
+@torch.no_grad()
+def ball_queries(
+    centres: Tensor, points: Tensor, radii: Sequence[float], counts: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """As :func:`ball_query`, at several radii in one pass over the points.
+
+    Points are sorted into columns as wide as the largest radius, so that a centre is compared with those of nine
+    columns alone. The result is the same as that of all pairs.
+    """
+    centre, point, apart = _pairs_within(centres, points, max(radii))
+    order = (centre * max(1, len(points)) + point).sort().indices
+    centre, point, apart = centre[order], point[order], apart[order]
+    found = []
+    for radius, count in zip(radii, counts, strict=True):
+        near = apart < radius * radius
+        own, which = centre[near], point[near]
+        many = torch.bincount(own, minlength=len(centres))
+        start = many.cumsum(0) - many
+        rank = torch.arange(len(own), device=own.device) - start[own]
+        kept = rank < count
+        empty = many == 0
+        first = torch.zeros_like(start)
+        first[~empty] = which[start[~empty]]
+        rows = first[:, None].repeat(1, count)
+        rows[own[kept], rank[kept]] = which[kept]
+        found.append((rows, empty))
+    return found
+
+
+def _pairs_within(centres: Tensor, points: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres and points that are closer than a radius, in any order, and their squared distances."""
+    none = torch.zeros(0, dtype=torch.long, device=points.device)
+    if not len(points) or not len(centres):
+        return none, none, points.new_zeros(0)
+    low = points[:, :2].amin(0)
+    cell = torch.floor((points[:, :2] - low) / radius).long()
+    wide, tall = (int(n) + 1 for n in cell.amax(0))
+    keys, order = (cell[:, 1] * wide + cell[:, 0]).sort()
+    # a box that a broken network proposes may lie anywhere
+    at = torch.floor((centres[:, :2] - low) / radius).nan_to_num(-9.0).clamp(-9.0, max(wide, tall) + 9.0).long()
+    left, right = (at[:, 0] - 1).clamp(min=0), (at[:, 0] + 1).clamp(max=wide - 1)
+    starts, lengths = [], []
+    for step in (-1, 0, 1):  # three columns side by side are one stretch of the sorted points
+        row = at[:, 1] + step
+        start = torch.searchsorted(keys, row * wide + left)
+        stop = torch.searchsorted(keys, row * wide + right, right=True)
+        good = (row >= 0) & (row < tall) & (left <= right)
+        starts.append(start)
+        lengths.append(torch.where(good, stop - start, 0))
+    start, length = torch.stack(starts, 1).flatten(), torch.stack(lengths, 1).flatten()
+    owner = torch.arange(len(centres), device=points.device).repeat_interleave(3)
+    ends = length.cumsum(0)
+    chunk = torch.div(ends, _CHUNK, rounding_mode="floor")
+    sizes = torch.unique_consecutive(chunk, return_counts=True)[1].tolist()
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for begin, many, who in zip(start.split(sizes), length.split(sizes), owner.split(sizes), strict=True):
+        own = torch.repeat_interleave(who, many)
+        before = torch.repeat_interleave(many.cumsum(0) - many - begin, many)
+        which = order[torch.arange(len(own), device=own.device) - before]
+        apart = (centres[own] - points[which]).square().sum(1)
+        near = apart < radius * radius
+        found.append((own[near], which[near], apart[near]))
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
 
 
 class StackSAModuleMSG(nn.Module):
@@ -87,7 +150,17 @@ class StackSAModuleMSG(nn.Module):
         self.mlps = nn.ModuleList(mlps)
         self.channels = len(radii) * widths[-1]
 
-    def forward(self, centres: list[Tensor], points: list[Tensor], features: list[Tensor]) -> Tensor:
+    def near(self, centres: Sequence[Tensor], points: Sequence[Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
+        """The points in each ball, of each sample at each radius; see :func:`ball_query`."""
+        return [ball_queries(c, p, self.radii, self.counts) for c, p in zip(centres, points, strict=True)]
+
+    def forward(
+        self,
+        centres: Sequence[Tensor],
+        points: Sequence[Tensor],
+        features: Sequence[Tensor],
+        near: list[list[tuple[Tensor, Tensor]]] | None = None,
+    ) -> Tensor:
         """Features of the centres of all samples, one after another, shape (centres, channels).
 
         Parameters
@@ -96,17 +169,21 @@ class StackSAModuleMSG(nn.Module):
             Of each sample, shape (n, 3) and (m, 3).
         features
             Of the points, shape (m, inputs).
+        near
+            What :meth:`near` gives for these centres and points, if that is known.
         """
-        out = []
-        for mlp, radius, count in zip(self.mlps, self.radii, self.counts, strict=True):
-            rows = []
-            for centre, place, feature in zip(centres, points, features, strict=True):
-                near, empty = ball_query(centre, place, radius, count)
+        found = self.near(centres, points) if near is None else near
+        groups: list[list[Tensor]] = [[] for _ in self.mlps]
+        for centre, place, feature, balls in zip(centres, points, features, found, strict=True):
+            values = torch.cat([place, feature], 1)
+            for group, count, (rows, empty) in zip(groups, self.counts, balls, strict=True):
                 if not len(place):
-                    rows.append(feature.new_zeros(len(centre), count, 3 + feature.shape[1]))
+                    group.append(values.new_zeros(len(centre), count, values.shape[1]))
                     continue
-                row = torch.cat([place[near] - centre[:, None], feature[near]], -1)
-                rows.append(row * (~empty).to(row)[:, None, None])
-            group = torch.cat(rows).permute(2, 0, 1)[None]
-            out.append(mlp(group).amax(3)[0].T)
-        return torch.cat(out, 1)
+                # the gradient of values[near] takes ten times as long
+                row = values.index_select(0, rows.flatten()).view(len(centre), count, -1)
+                row = torch.cat([row[..., :3] - centre[:, None], row[..., 3:]], -1)
+                group.append(row * (~empty).to(row)[:, None, None])
+        # a ball is an image of one line: as one image of all balls, torch takes four times as long
+        lines = [torch.cat(group).transpose(1, 2)[:, :, None] for group in groups]
+        return torch.cat([mlp(line).amax((2, 3)) for mlp, line in zip(self.mlps, lines, strict=True)], 1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewer.models.remembered import Facts
 from fewer.models.sparse import Sites
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.networks.anchors import decode_boxes, encode_boxes
@@ -40,24 +41,39 @@ class VoxelSetAbstraction(nn.Module):
             nn.Linear(self.before, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
         )
 
-    def forward(self, scans: tuple[Tensor, ...], image: Tensor, stages: dict[str, Sites]) -> dict[str, Any]:
-        """``places`` of the keypoints of each sample, their features ``before`` the fusion, and ``features``."""
+    def forward(
+        self, scans: tuple[Tensor, ...], image: Tensor, stages: dict[str, Sites], facts: Facts | None = None
+    ) -> dict[str, Any]:
+        """``places`` of the keypoints of each sample, their features ``before`` the fusion, and ``features``.
+
+        ``facts`` holds the keypoints and their neighbours of an earlier pass over the same scans.
+        """
+        facts = facts or Facts()
         config = self.config
         low, high = scans[0].new_tensor(config.reach[:3]), scans[0].new_tensor(config.reach[3:])
-        points = [s[((s[:, :3] >= low) & (s[:, :3] < high)).all(1), : config.features] for s in scans]
-        # a scan with nothing in reach still has keypoints, at the corner of the grid, that see nothing
-        chosen = [p[farthest_points(p[:, :3], config.keypoints), :3] for p in points]
-        places = [c if len(c) else low.expand(config.keypoints, 3) for c in chosen]
+        points, places = facts.once("keypoints", lambda: self._keypoints(scans, low, high))
         found = [self._from_above(places, image)]
-        found.append(self.SA_rawpoints(places, [p[:, :3] for p in points], [p[:, 3:] for p in points]))
+        own, values = [p[:, :3] for p in points], [p[:, 3:] for p in points]
+        layer: Any = self.SA_rawpoints
+        found.append(layer(places, own, values, facts.once("raw", lambda: layer.near(places, own))))
         size = low.new_tensor(config.voxel)
         for layer, name, times in zip(self.SA_layers, self.names, (1, 2, 4, 8), strict=True):
             sites = stages[name]
             centres = (sites.where[:, [3, 2, 1]] + 0.5) * size * times + low
-            own = [sites.where[:, 0] == i for i in range(len(scans))]
-            found.append(layer(places, [centres[m] for m in own], [sites.features[m] for m in own]))
+            # sites are sorted by sample
+            cuts = torch.bincount(sites.where[:, 0], minlength=len(scans)).tolist()
+            near = facts.once(name, lambda c=centres, k=cuts, at=layer: at.near(places, c.split(k)))
+            found.append(layer(places, centres.split(cuts), sites.features.split(cuts), near))
         before = torch.cat(found, 1)
         return {"places": places, "before": before, "features": self.vsa_point_feature_fusion(before)}
+
+    def _keypoints(self, scans: tuple[Tensor, ...], low: Tensor, high: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Points of each scan that are in reach, and its keypoints."""
+        config = self.config
+        points = [s[((s[:, :3] >= low) & (s[:, :3] < high)).all(1), : config.features] for s in scans]
+        # a scan with nothing in reach still has keypoints, at the corner of the grid, that see nothing
+        chosen = [p[farthest_points(p[:, :3], config.keypoints), :3] for p in points]
+        return points, [c if len(c) else low.expand(config.keypoints, 3) for c in chosen]
 
     def _from_above(self, places: list[Tensor], image: Tensor) -> Tensor:
         """Bilinear values of the image at the keypoints."""

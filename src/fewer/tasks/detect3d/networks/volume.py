@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewer.models.remembered import Facts
 from fewer.models.sparse import Sites, SparseConv3d, SparseSequential, SubMConv3d
 from fewer.models.sparse.layers import convolve
 from fewer.tasks.detect3d.networks.config import DetectorConfig
@@ -94,17 +95,25 @@ class VoxelBackBone8x(nn.Module):
             z = (z + 2 * padding - 3) // 2 + 1
         return (z - 3) // 2 + 1
 
-    def forward(self, features: Tensor, where: Tensor, samples: int) -> tuple[Sites, dict[str, Sites]]:
-        """Occupied cells to the coarsest sites, and the sites of every stage."""
-        sites = self.conv_input(Sites(features, where, self.shape, samples))
+    def forward(
+        self, features: Tensor, where: Tensor, samples: int, facts: Facts | None = None
+    ) -> tuple[Sites, dict[str, Sites]]:
+        """Occupied cells to the coarsest sites, and the sites of every stage.
+
+        ``facts`` holds the rulebooks that an earlier pass over the same cells has made, and keeps those of this one.
+        """
+        facts = facts or Facts()
+        rules: dict[str, Any] = facts.once("rules", dict)
+        known = len(rules)
+        sites = self.conv_input(Sites(features, where, self.shape, samples, rules))
         stages = {}
         for name in ("conv1", "conv2", "conv3", "conv4"):
-            # rulebooks of one resolution are of no use at the next
-            sites = getattr(self, name)(
-                Sites(sites.features, sites.where, sites.shape, sites.samples, dict(sites.rules))
-            )
+            sites = getattr(self, name)(sites)
             stages[f"x_{name}"] = sites
-        return self.conv_out(sites), stages
+        last = self.conv_out(sites)
+        if len(rules) > known:
+            facts.weigh()
+        return last, stages
 
 
 class HeightCompression(nn.Module):
