@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ import numpy as np
 import torch
 from any_network_quality import cifar
 from PIL import Image
-from small_networks import PREPROCESS, SMALL
+from small_networks import PREPROCESS
 from small_training import small_network
 from tables import Table, read
 from torch import Tensor, nn
+from unseen import NETWORKS
 
 from fewer.core.budget import model_budgets
 from fewer.core.errors import FewerError
@@ -157,9 +159,11 @@ def runs(table: Table, loaded: LoadedModel, images: Any, cell: Sequence[Any], ju
         for name, judge in judges.items():
             found = judge.judge(model)
             facts |= {name: f"{found.distortion:.5g}", f"agreement_{name}": f"{found.value:.4f}"}
-        table.add({**key, "method": method, **facts, "cpu_seconds": spent})
+        table.add({**key, "method": method, "cpu_seconds": spent, **facts})
 
+    began = time.process_time()
     run = compress(loaded, images, budget, settings=settings)
+    whole = f"{time.process_time() - began:.1f}"
     pixels = run.curves.meta.get("pixels")
     plain = run
     if pixels:
@@ -179,7 +183,7 @@ def runs(table: Table, loaded: LoadedModel, images: Any, cell: Sequence[Any], ju
     add("wanda uniform, our repair", lambda: (apply_options(wanda, options, planned("uniform"))[0], {}))
     for rule in ("uniform", "lamp"):
         add(f"sparsegpt {rule}", lambda r=rule: (prune_as_published(work, "sparsegpt", planned(r)), {}))
-    facts = {"chosen": run.plan.method, "pixels": pixels["kept"] if pixels else ""}
+    facts = {"chosen": run.plan.method, "pixels": pixels["kept"] if pixels else "", "cpu_seconds": whole}
     add("ours", lambda: (run.model, facts))
 
 
@@ -271,10 +275,9 @@ def show(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, default=Path("build/small_networks"))
-    parser.add_argument("--networks", nargs="*", default=list(SMALL))
+    parser.add_argument("--cells", nargs="*", type=lambda text: tuple(text.split(":")), default=CELLS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--judged", type=int, default=300, help="test images; half as many photos")
-    parser.add_argument("--seconds", type=float, default=40.0, help="of training")
     parser.add_argument("--runs", action="store_true")
     parser.add_argument("--rank", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -285,14 +288,14 @@ def main() -> None:
         (rank if args.rank else show)(out)
         return
     table = Table(out, RUN_COLUMNS if args.runs else COLUMNS, 5)
-    said = {k: v.name if isinstance(v, Path) else v for k, v in vars(args).items()}
+    said = {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(args).items()}
     facts = environment(threads=torch.get_num_threads()) | {"arguments": said}
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-    for name, source, budget in CELLS:
-        if name in args.networks:
-            how = small_network(name, args.weights, lambda: teaching(), args.seconds)
-            cell = (name, source, args.seed, budget)
-            (runs if args.runs else plans)(table, how, calibrating(source, args.weights), cell, args.judged)
+    for name, source, budget in args.cells:
+        load = NETWORKS[name].load if name in NETWORKS else partial(small_network, name, args.weights, teaching)
+        loaded = load()
+        cell = (name, source, args.seed, budget)
+        (runs if args.runs else plans)(table, loaded, calibrating(source, args.weights), cell, args.judged)
 
 
 def teaching() -> tuple[Tensor, Tensor]:

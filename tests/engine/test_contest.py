@@ -16,7 +16,7 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
 from fewer.engine.contest import _best, _halfway, _spare, contest, final, finalists_of, way_of
-from fewer.engine.judge import Judge
+from fewer.engine.judge import Judge, judge_of_fitted
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves
@@ -98,7 +98,7 @@ def test_what_is_compared_is_made_once_and_takes_part(monkeypatch):
     taken = next(r for r in run.report.contest if r.chosen)
     if taken.fitted is not None:  # a repaired one
         shown = [r.measured * r.made * r.fitted for r in run.report.contest if r.fitted is not None]
-        assert taken.measured * taken.made * taken.fitted * 0.9 <= min(shown)
+        assert taken.measured * taken.made * taken.fitted * 0.92 <= min(shown)
 
 
 def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
@@ -130,7 +130,7 @@ def three(names: Sequence[str], *shown: Sequence[float]) -> list[dict[str, Any]]
 
 
 def test_a_small_difference_leaves_the_exact_plan():
-    for share, taken in ((0.95, "dp"), (0.89, "lamp")):  # of the exact plan's product, that of the other model
+    for share, taken in ((0.94, "dp"), (0.9, "lamp")):  # of the exact plan's product, that of the other model
         assert _best(three(("dp", "lamp"), [1, 1], [1, share], [1, 1]))["name"] == taken
 
 
@@ -159,6 +159,16 @@ def test_halfway_plans_are_not_made_where_nothing_judges_them_and_one_where_each
     assert _halfway(prepare(net, torch.randn(8, 24), settings)) == 0
     monkeypatch.setattr("fewer.engine.contest._LARGE", 100)
     assert _halfway(prepared) == 1
+
+
+def test_calibration_samples_judge_as_far_as_their_answers_fit(monkeypatch):
+    settings = Settings(calibration=40, sensing=8, heldout=8, baselines=(), additivity=0)
+    prepared = prepare(nn.Linear(24, 8), torch.randn(64, 24), settings)
+    assert len(judge_of_fitted(prepared, settings)) == len(prepared.calibration) == 40
+    monkeypatch.setattr("fewer.engine.judge._KEPT_BYTES", 8 * 4 * 20)
+    assert len(judge_of_fitted(prepared, settings)) == 20
+    monkeypatch.setattr("fewer.engine.judge._KEPT_BYTES", 1)
+    assert len(judge_of_fitted(prepared, settings)) == 14  # every third of 40
 
 
 def test_a_large_model_is_kept_only_as_long_as_it_may_be_taken(monkeypatch):

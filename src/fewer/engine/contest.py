@@ -32,7 +32,7 @@ __all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "finalists
 CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform", "uniform_plus", "global_magnitude", *BETWEEN)
 _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
-_CLEAR = 0.1
+_CLEAR = 0.08
 """The same for the product of all measurements of a whole model."""
 _CLOSE = 2.0
 """Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""

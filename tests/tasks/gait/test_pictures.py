@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.dataset import open_data, read_sequence
 from fewer.tasks.gait.data.loose import open_sequences
-from fewer.tasks.gait.data.pictures import in_order, read_mask, read_masks
+from fewer.tasks.gait.data.pictures import as_mask, in_order, read_mask, read_masks
+from fewer.tasks.gait.embed import embed
+from fewer.tasks.gait.networks import build_network
 
 SHAPE = np.zeros((120, 90), bool)
 SHAPE[10:110, 30:60] = True
@@ -153,3 +156,32 @@ def test_a_dark_number_is_a_person_only_where_no_frame_holds_a_brighter_one(tmp_
     seen = list(read_masks(paths))
     assert [int((frame > 127).sum()) for frame in seen] == [0, int(SHAPE.sum() - SHAPE[-1, -1]), 0]
     assert [(frame > 127).any() for frame in read_masks(paths[:1])] == [True]
+
+
+def test_numbers_of_every_kind_are_one_mask() -> None:
+    person = np.zeros((64, 44), bool)
+    person[2:62, 14:30] = True
+    wanted = np.where(person, 255, 0)
+    for values in (person * 15, person * 15.0, person.astype(np.int16), person * np.float16(1), person * 65535):
+        assert (as_mask(np.asarray(values)) == wanted).all(), values.dtype
+    resampled = np.where(person, 1.06, -0.06)  # cubic kernels leave the range that they are given
+    assert (as_mask(resampled) == wanted).all()
+    for values in (np.where(person, 1.0, -1.0), np.where(person, -1, 0).astype(np.int8)):
+        with pytest.raises(FewerError, match="below zero"):
+            as_mask(values)
+
+
+def test_frames_may_be_pictures_tensors_or_lists() -> None:
+    frames = np.zeros((4, 64, 44), np.uint8)
+    frames[:, 2:62, 14:30] = 255
+    network = build_network({"size": "tiny"}).eval()
+    wanted = embed(network, frames)
+    for same in (
+        list(frames),
+        [Image.fromarray(f) for f in frames],
+        [torch.from_numpy(f) for f in frames],
+        frames.tolist(),
+    ):
+        assert (embed(network, same) == wanted).all()
+    with pytest.raises(FewerError, match="no frame"):
+        embed(network, [])

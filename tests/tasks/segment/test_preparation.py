@@ -91,12 +91,35 @@ def test_voxels_of_different_size_are_brought_to_the_median(tmp_path: Path) -> N
             "x",
             np.zeros((1, 16, 16, 8)),
             np.ones((16, 16, 8), np.uint8),
-            Picture(np.zeros((1, 16, 16, 8)), (0.5, 0.5, 4.0)),
+            Picture(np.zeros((1, 16, 16, 8)), (0.5, 0.5, 4.0), spaced=True),
         )
     )
     assert image.shape == (1, 16, 16, 16) and mask is not None and mask.shape == (16, 16, 16) and mask.all()
     native = fit_preparation(data, data.cases, TrainSettings(levels=2, spacing="native"))
     assert native.spacing is None
+
+
+def test_an_image_without_a_spacing_is_not_taken_for_one_of_1_mm() -> None:
+    image = np.zeros((1, 8, 8), np.float32)
+    lost, known = Picture(image, (1.0, 1.0)), Picture(image, (1.0, 2.0), spaced=True)
+    own = prepared(spacing=(2.0, 0.5), spaced=True)
+    assert own.image(image, known, "case1").shape == (1, 4, 32)
+    with pytest.raises(FewerError, match=r"case1 gives no spacing, and the network works at 2 x 0\.5 mm; add a NAME"):
+        own.image(image, lost, "case1")
+    # nothing is resampled, or the images of the training gave no spacing either
+    assert prepared(spaced=True).image(image, lost, "case1").shape == (1, 8, 8)
+    assert prepared(spacing=(2.0, 0.5)).image(image, lost, "case1").shape == (1, 4, 16)
+    assert Preparation.of(own.to_dict()) == own
+
+
+def test_a_training_whose_images_partly_give_a_spacing_is_told(tmp_path: Path) -> None:
+    write_folder(tmp_path, 4)
+    for index, path in enumerate(sorted((tmp_path / "images").glob("*.png"))[:3]):
+        path.with_suffix(".json").write_text(json.dumps({"spacing": [1.0 + index, 1.0]}))
+    data = open_data(tmp_path)
+    with pytest.raises(FewerError, match=r"gives no spacing, others do; add a NAME\.json with it, or give --spacing"):
+        fit_preparation(data, data.cases, TrainSettings(levels=2))
+    assert fit_preparation(data, data.cases, TrainSettings(levels=2, spacing="native")).spacing is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ LONGEST = 720
 """Frames of a sequence that are looked at, as in OpenGait."""
 
 
-def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndarray] | str | Path) -> np.ndarray:
+def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[Any] | str | Path) -> np.ndarray:
     """Embedding of one sequence; two embeddings of one person are near by
     :func:`~fewer.tasks.gait.protocols.distance.part_distances`.
 
@@ -32,8 +33,8 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndar
         A gait network, a run folder, or a network of one's own: silhouettes (sequences, frames, 64, 44) from 0 to 1 in,
         embeddings (sequences, channels) or (sequences, channels, parts) out.
     sequence
-        Masks or silhouettes (frames, height, width), of bytes, of 0 and 1, or of floats; or a pkl, npz or video file,
-        or a folder of mask images.
+        Masks or silhouettes (frames, height, width), of bytes, of 0 and 1, or of floats, or a list of frames, also
+        of Pillow images or tensors; or a pkl, npz or video file, or a folder of mask images.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndar
     if isinstance(sequence, (str, Path)):
         told, frames = str(sequence), read_sequence(sequence)
     else:
-        values = sequence if isinstance(sequence, (list, tuple)) else np.asarray(sequence)
+        values = [np.asarray(f) for f in sequence] if isinstance(sequence, (list, tuple)) else np.asarray(sequence)
         told, frames = "the sequence", as_silhouettes(values, "the sequence")
     if is_inverted(frames):
         raise FewerError(f"{told}: {INVERTED}")

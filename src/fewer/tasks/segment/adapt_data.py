@@ -91,7 +91,7 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
     if masks:
         notes.append(
             f"the target folder holds {masks} masks; they are ignored: no target label trains or chooses "
-            "(score with --test, or afterwards with fewer eval)"
+            "(score with --test, or afterwards with fewer eval --all-data)"
         )
     if oracle:
         if not other.cases:

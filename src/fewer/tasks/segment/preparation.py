@@ -50,6 +50,7 @@ class _Facts(BaseModel):
     # recipes of older versions have none of these
     axes: str | None = Field(default=None, pattern="^[LRPAIS]+$")
     mirror: int | None = Field(default=0, ge=0, le=2)
+    spaced: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -91,6 +92,8 @@ class Preparation:
         turned. None where the files of the training did not say.
     mirror
         The axis from left to right, along which a scan may be mirrored; None where none is, as in sagittal slices.
+    spaced
+        Whether scans of the training said how large their voxels are; one that does not cannot be resampled then.
     """
 
     classes: tuple[str, ...]
@@ -105,6 +108,7 @@ class Preparation:
     patch: tuple[int, ...]
     axes: str | None = None
     mirror: int | None = 0
+    spaced: bool = False
 
     @property
     def dims(self) -> int:
@@ -184,12 +188,19 @@ class Preparation:
         Raises
         ------
         FewerError
-            When the image has other axes or channels than those that were trained on.
+            When the image has other axes or channels than those that were trained on, or does not say its spacing
+            where images are resampled to one.
         """
         if array.ndim - 1 != self.dims:
             raise FewerError(f"{name} is {array.ndim - 1}-dimensional, the network {self.dims}-dimensional")
         if len(array) != self.channels:
             raise FewerError(f"{name} has {len(array)} channels, the network was trained on {self.channels}")
+        if self.spacing is not None and self.spaced and not picture.spaced:
+            wanted = " x ".join(f"{step:g}" for step in self.spacing)
+            raise FewerError(
+                f"{name} gives no spacing, and the network works at {wanted} mm; add a NAME.json with it, such as "
+                f'{{"spacing": {list(self.spacing)}}}'
+            )
         shape = self.shape_of(picture)
         told = f"{name}, at the spacing of the network ({' x '.join(map(str, shape))} voxels),"
         check_size(4 * len(array) * math.prod(shape), data_limit(), told)
@@ -294,7 +305,10 @@ def fit_preparation(
         tuple(classes), tuple(classes.values()), channels, kind, mean, std, low, high, None, (1,) * dims, axes
     )
     sideways = _sideways(axes, dims, chosen[0].images[0])
-    empty = replace(empty, mirror=sideways, spacing=_spacing(empty, pictures, settings))
+    spaced = any(picture.spaced for picture in pictures)
+    empty = replace(empty, mirror=sideways, spacing=_spacing(empty, pictures, settings), spaced=spaced)
+    if empty.spacing is not None and spaced:
+        _check_spaced(chosen, pictures)
     shapes = [empty.shape_of(picture) for picture in pictures]
     space = [int(n) for n in np.median(np.array(shapes), axis=0)]
     multiple = 2 ** (settings.levels - 1)
@@ -327,6 +341,14 @@ def _sideways(axes: str | None, dims: int, file: Path) -> int | None:
     if axes is not None:
         return next((axis for axis, letter in enumerate(axes) if letter in "LR"), None)
     return 0 if suffix_of(file) in NIFTI else dims - 1
+
+
+def _check_spaced(cases: Sequence[Case], pictures: Sequence[Picture]) -> None:
+    for case, picture in zip(cases, pictures, strict=True):
+        if not picture.spaced:
+            raise FewerError(
+                f"{case.images[0]} gives no spacing, others do; add a NAME.json with it, or give --spacing native"
+            )
 
 
 def _spacing(

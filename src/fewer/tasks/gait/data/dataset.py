@@ -237,11 +237,13 @@ def as_silhouettes(values: Any, told: str) -> np.ndarray:
     >>> as_silhouettes(np.ones((2, 64, 44), bool), "it").shape
     (2, 64, 64)
     """
-    if isinstance(values, (list, tuple)) and values and all(isinstance(v, np.ndarray) for v in values):
+    if isinstance(values, (list, tuple)) and not values:
+        raise FewerError(f"{told} holds no frame")
+    if isinstance(values, (list, tuple)) and all(isinstance(v, np.ndarray) for v in values):
         sizes = {v.shape for v in values}
         if len(sizes) > 1:
             raise FewerError(
-                f"{told} holds frames of several sizes ({len(sizes)}); give masks of whole pictures instead"
+                f"{told} holds frames of several sizes ({len(sizes)}); give frames of one size, or a folder of pictures"
             )
         values = np.stack(values)
     if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim != 3:

@@ -18,6 +18,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
 _PLAIN = 8
 """Colours of a picture that somebody has coloured by hand or by class."""
+_OVERSHOOT = 0.3
+"""By which cubic resampling may leave the range of 0 to 1."""
 _GREY = 0.5
 """Share of a picture that is neither dark nor bright, from which on it is no mask, however soft its edges are."""
 
@@ -42,7 +44,13 @@ def pictures_in(folder: Path) -> list[Path]:
 def as_mask(values: np.ndarray, numbers: bool = True) -> np.ndarray:
     """Numbers of any kind to a mask uint8 of 0 to 255: those from 0 to 1 are stretched, larger ones are shrunk.
 
-    Bytes that are 0 and one other number, such as 15 for a person, are a mask as well, unless ``numbers`` is False.
+    Resampling leaves floats a little below 0 and above 1; they are cut off. Numbers that are 0 and one other, such as
+    15 for a person, are a mask as well, unless ``numbers`` is False.
+
+    Raises
+    ------
+    FewerError
+        When they are no numbers, not finite, or negative.
 
     Examples
     --------
@@ -58,8 +66,13 @@ def as_mask(values: np.ndarray, numbers: bool = True) -> np.ndarray:
     top = float(values.max()) if values.size else 0.0
     if values.dtype == np.uint8 and top != 1:
         return np.where(values > 0, 255, 0).astype(np.uint8) if numbers and _is_number(values) else values
-    scale = 255.0 if top <= 1 else 255.0 / top if top > 255 else 1.0
-    return (values * scale).clip(0, 255).astype(np.uint8)
+    least = float(values.min()) if values.size else 0.0
+    floats = values.dtype.kind == "f"
+    if least < (-_OVERSHOOT * max(top, 1.0) if floats else 0):
+        raise FewerError(f"holds numbers below zero (from {least:g} to {top:g})")
+    scale = 255.0 if top <= (1 + _OVERSHOOT if floats else 1) else 255.0 / top if top > 255 else 1.0
+    found = (values.astype(np.float64) * scale).clip(0, 255).astype(np.uint8)
+    return np.where(found > 0, 255, 0).astype(np.uint8) if numbers and _is_number(found) else found
 
 
 def _is_number(values: np.ndarray) -> bool:
