@@ -23,6 +23,16 @@ def test_an_entry_is_read(tmp_path: Path) -> None:
     assert (one.image, one.options, one.answer) == ("a.jpg", ("Yes", "No"), 1)
 
 
+@pytest.mark.parametrize("answer", ["B", "b", "(B)", "b)", "[B]", "B.", "B:", 1, "No"])
+def test_the_right_answer_is_read_in_all_its_forms(tmp_path: Path, answer: object) -> None:
+    assert read_questions(write(tmp_path / "q.json", correct_ans=answer))[1].answer == 1
+
+
+def test_options_may_be_by_small_letters(tmp_path: Path) -> None:
+    one = read_questions(write(tmp_path / "q.json", candidates={"b": "No", "a": "Yes"}, correct_ans="b"))[1]
+    assert (one.options, one.answer) == (("Yes", "No"), 1)
+
+
 def test_a_question_may_be_about_several_images(tmp_path: Path) -> None:
     entry = read_questions(write(tmp_path / "q.json", img_path=["a.jpg", "b.jpg"]))[1]
     assert entry.images == ("a.jpg", "b.jpg")

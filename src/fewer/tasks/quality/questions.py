@@ -129,8 +129,8 @@ def _question(value: Any, where: str) -> Question:
     if not images or not all(isinstance(image, str) for image in images) or not isinstance(text, str):
         raise FewerError(f"{where} needs the name of an image and a question")
     offered = _first(value, "candidates", "options", "choices")
-    if isinstance(offered, Mapping) and len(offered) > 1 and all(key in LETTERS for key in offered):
-        offered = [offered[letter] for letter in sorted(offered)]
+    if isinstance(offered, Mapping) and len(offered) > 1 and all(_is_letter(key) for key in offered):
+        offered = [offered[letter] for letter in sorted(offered, key=str.upper)]
     if any(key in value for key in ("candidates", "options", "choices")):
         if not isinstance(offered, list):
             raise FewerError(f"{where}: candidates is no list of options")
@@ -144,6 +144,10 @@ def _question(value: Any, where: str) -> Question:
         return replace(asked, answer=_answer(_first(value, "correct_choice", "correct_ans", "answer"), options))
     except FewerError as error:
         raise FewerError(f"{where}: {error}") from None
+
+
+def _is_letter(text: str) -> bool:
+    return len(text) == 1 and text.upper() in LETTERS
 
 
 def _images(value: Mapping[str, Any]) -> list[Any]:
@@ -177,7 +181,7 @@ def _answer(value: Any, options: tuple[str, ...]) -> int | None:
             return place
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(options):
         return value
-    letter = text.rstrip(".)").upper()
+    letter = text.lstrip("([").rstrip(".)]:").upper()
     if len(letter) == 1 and letter in LETTERS[: len(options)]:
         return LETTERS.index(letter)
     raise FewerError(f"the answer {text[:40]!r} is outside of the options {', '.join(options)[:120]}")
