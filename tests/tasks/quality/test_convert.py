@@ -190,3 +190,11 @@ def test_no_answer_is_the_likely_one_whatever_the_image_shows():
         if question.startswith(("How", "What")) and len(answers) > 1:
             first, second = (count for _, count in answers.most_common(2))
             assert first == second
+
+
+def test_an_empty_text_and_a_placeholder_in_a_text_do_not_train() -> None:
+    said = Pathway("a.png", "r", "<image> The cat is very blurry.", "Overall, the quality is poor.")
+    done = convert([said, Pathway("b.png", "r", " ", ""), Pathway("c.png", "r", "<image>", "")])
+    assert {record.image for record in done.records} == {"a.png"}
+    assert done.dropped["an empty text"] == 2
+    assert not any("<image>" in answer or not answer for record in done.records for _, answer in record.turns)

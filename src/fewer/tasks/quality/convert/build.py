@@ -161,6 +161,10 @@ def convert(
             if Path(pathway.image).name in banned or (hashes or {}).get(pathway.image) in banned:
                 dropped[_BANNED] += 1
                 continue
+            pathway = _without_placeholder(pathway)
+            if not pathway.text:  # a model would learn to say nothing, or No to every question
+                dropped["an empty text"] += 1
+                continue
             used.append(pathway)
             if "pathway" in kinds:
                 request = f"{PLACEHOLDER}\n{REQUESTS[int(rng.integers(len(REQUESTS)))]}"
@@ -181,7 +185,9 @@ def convert(
     for number, item in enumerate(items):
         records += _shapes(item, number, choices, rng)
     if not used:
-        raise FewerError("nothing is left: every text is about an image of an evaluation set, or there is none")
+        raise FewerError(
+            "nothing is left: every text is empty or about an image of an evaluation set, or there is none"
+        )
     if pairs:
         records += compare_texts(used, pairs, seed)
     if not records:
@@ -220,6 +226,12 @@ def _names_in(table: Path) -> set[str]:
         if table.suffix.lower() != ".txt":
             raise
         return set(read_names(table))
+
+
+def _without_placeholder(pathway: Pathway) -> Pathway:
+    """A text in which a rater wrote what stands for an image; an answer may not hold one."""
+    parts = (part.replace(PLACEHOLDER, "").strip() for part in (pathway.description, pathway.conclusion))
+    return replace(pathway, **dict(zip(("description", "conclusion"), parts, strict=True)))
 
 
 def _ask(writer: Writer, kind: str, pathway: Pathway, attempts: int) -> list[Any] | None:
