@@ -158,12 +158,9 @@ def convert(
     with (progress or Silent()).stage("convert", len(pathways)) as stage:
         for number, pathway in enumerate(pathways):
             stage.advance(1)
-            if Path(pathway.image).name in banned or (hashes or {}).get(pathway.image) in banned:
-                dropped[_BANNED] += 1
-                continue
             pathway = _without_placeholder(pathway)
-            if not pathway.text:  # a model would learn to say nothing, or No to every question
-                dropped["an empty text"] += 1
+            if reason := _unusable(pathway, banned, hashes or {}):
+                dropped[reason] += 1
                 continue
             used.append(pathway)
             if "pathway" in kinds:
@@ -232,6 +229,14 @@ def _without_placeholder(pathway: Pathway) -> Pathway:
     """A text in which a rater wrote what stands for an image; an answer may not hold one."""
     parts = (part.replace(PLACEHOLDER, "").strip() for part in (pathway.description, pathway.conclusion))
     return replace(pathway, **dict(zip(("description", "conclusion"), parts, strict=True)))
+
+
+def _unusable(pathway: Pathway, banned: Collection[str], hashes: Mapping[str, str]) -> str:
+    """Why nothing is made of a text; empty where something is."""
+    if Path(pathway.image).name in banned or hashes.get(pathway.image) in banned:
+        return _BANNED
+    # a model would learn to say nothing, or No to every question
+    return "" if pathway.text else "an empty text"
 
 
 def _ask(writer: Writer, kind: str, pathway: Pathway, attempts: int) -> list[Any] | None:
