@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], tuple[str, ...]]] = {
     "model of no known kind": (_model("resnet50"), ("resnet50", "FILE.py:FUNCTION")),
     "no model": (lambda: ["--images=photos", *GOOD], ("which model?",)),
     "model without layers to cut": (_model("net.py:plain"), ("layer",)),
-    "weights that are not numbers": (_model("net.py:broken"), ("'2'", "NaN")),
+    "weights that are not numbers": (_model("net.py:broken"), ("'2.weight'", "NaN")),
     "budget of nothing": (_budget("weights=0%"), ("weights=0%", "more than 0")),
     "budget above the dense model": (_budget("weights=101%"), ("101 %", "100%")),
     "budget that is no amount": (_budget("size=banana"), ("banana", "size=8MB")),

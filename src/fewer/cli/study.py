@@ -97,16 +97,14 @@ def study(
         convert: draw so many pairs of images, and make conversations about both (Co-Instruct) of what was written about
         each.
     """
+    asked = {flag: value for flag, value in locals().items() if flag not in ("action", "folder", "settings", "shared")}
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json, say_would
+    from fewer.cli.show import say_would
     from fewer.verbs import study as verbs
 
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
-    asked: dict[str, Any] = {"images": images, "scores": scores, "gold": gold, "only": only, "sample": sample}
-    asked |= {"host": host, "port": port, "name": name, "https": https, "rater": rater, "method": method}
-    asked |= {"writer": writer, "writer_model": writer_model, "evaluation": evaluation, "pairs": pairs}
     asked |= given(settings)
     refuse_for(f"fewer study {action}", dict.fromkeys(asked, "new") | _OWNERS, asked)
     if shared.dry_run and (action != "status" or shared.out is not None):
@@ -131,11 +129,17 @@ def study(
         result = verbs.study_convert(folder, shared.out, pairs=pairs or 0, **how)
     else:
         result = _stored(action, folder, rater, method or "p910", shared.out)
-    if shared.json:
+    _show(result, shared.json)
+    return 0
+
+
+def _show(result: Any, in_json: bool) -> None:
+    from fewer.cli.show import as_json
+
+    if in_json:
         as_json(result.to_dict())
     else:
         print(*result.lines(), sep="\n")
-    return 0
 
 
 def _telling(in_json: bool) -> Callable[[str], None]:
