@@ -15,7 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
-from fewer.engine.contest import _best, _halfway, _spare, contest, final, finalists_of, way_of
+from fewer.engine.contest import _best, _halfway, _spare, contest, final, finalists_of, together, way_of
 from fewer.engine.judge import Judge, judge_of_fitted
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -252,3 +252,19 @@ def test_halfway_each_layer_keeps_the_precision_of_the_exact_plan():
     plans = {name: choose(found, [Budget("size", 0.3, True)], name) for name in ("dp", "mean_uniform")}
     used = {name: [ladder[k].precision for k in plan.choice] for name, plan in plans.items()}
     assert used["dp"] == ["int8", "fp32", "int8"] == used["mean_uniform"]
+
+
+def test_a_zero_or_no_number_decides_no_contest_alone():
+    nan = float("nan")
+    assert together((0.0, 1.0)) < together((0.0, 2.0))  # one image that comes out exactly says nothing of the others
+    assert together((1.0, 1.0)) < together((0.01, nan)) == together((0.01, float("inf")))
+    rows = [{"name": n, "measured": m, "made": d} for n, m, d in (("dp", nan, 1.0), ("lamp", 0.9, 0.9))]
+    assert _best(rows)["name"] == "lamp" and _best(rows[:1])["name"] == "dp"
+    assert [row["name"] for row in finalists_of(rows)] == ["dp", "lamp"]
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_plan_whose_outputs_are_no_numbers_never_wins(broken: int):
+    values = iter([float("nan") if i == broken else 1.0 for i in range(20)])
+    winner, rows = contest(curves(), HALF, lambda _plan: next(values))
+    assert winner != rows[broken]["name"]

@@ -85,12 +85,13 @@ def test_finished_models_decide_between_fewer_pixels_and_all(
     net: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A repair makes up for much of a cut and for nothing of a smaller image."""
-    judged: list[str] = []
+    judged: dict[str, float] = {}
     repaired = offers._repaired
 
     def watched(work: Work, sensed: object, one: tuple) -> float:
-        judged.append("pixels" if "pixels" in outer_of(one[1]) else "all")
-        return repaired(work, sensed, one)  # type: ignore[arg-type]
+        found = repaired(work, sensed, one)  # type: ignore[arg-type]
+        judged["pixels" if "pixels" in outer_of(one[1]) else "all"] = found
+        return found
 
     monkeypatch.setattr(offers, "_repaired", watched)
     put_together = offers.Assembly.distortion
@@ -102,12 +103,11 @@ def test_finished_models_decide_between_fewer_pixels_and_all(
     monkeypatch.setattr(offers.Assembly, "distortion", harsh)
     few = {**FEW, "calibration": 16, "heldout": 5}
     small = fewer.compress(net, images, "flops=0.3x", precisions=("fp32",), allocator="dp", **few)
-    assert sorted(judged) == ["all", "pixels"]
+    assert judged["all"] < judged["pixels"]
     assert pixels_of(small.model) is None
     monkeypatch.setattr(offers, "_repaired", lambda _work, _sensed, one: float("pixels" not in outer_of(one[1])))
     taken = fewer.compress(net, images, "flops=0.3x", precisions=("fp32",), allocator="dp", **few)
     assert pixels_of(taken.model) is not None
-    assert small.report.verdict.distortion < taken.report.verdict.distortion
 
 
 def test_a_run_makes_its_images_smaller_and_its_folder_gives_the_same_model(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -27,13 +28,27 @@ if TYPE_CHECKING:
     from fewer.engine.settings import Settings
     from fewer.engine.work import Work
 
-__all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "finalists_of", "score", "way_of"]
+__all__ = [
+    "CONTENDERS",
+    "Made",
+    "Way",
+    "comparable",
+    "contest",
+    "decide",
+    "final",
+    "finalists_of",
+    "score",
+    "together",
+    "way_of",
+]
 
 CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform", "uniform_plus", "global_magnitude", *BETWEEN)
 _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
 _CLEAR = 0.08
 """The same for the product of all measurements of a whole model."""
+_LEAST, _BROKEN = 1e-12, 1e12
+"""Errors are compared within these bounds: below the one is only rounding, above the other no model that works."""
 _CLOSE = 2.0
 """Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""
 _LARGE = 10_000_000
@@ -155,8 +170,9 @@ def contest(
             seen[key] = name
             rows.append({"name": name, "predicted": plan.distortion, "measured": judge(plan)})
         done(name)
-    best = min(rows, key=lambda row: row["measured"])
-    winner = best["name"] if best["measured"] < (1 - _MARGIN) * rows[0]["measured"] else "dp"
+    best = min(rows, key=lambda row: comparable(row["measured"]))
+    clearly = comparable(best["measured"]) < (1 - _MARGIN) * comparable(rows[0]["measured"])
+    winner = best["name"] if clearly else "dp"
     return winner, rows
 
 
@@ -241,13 +257,13 @@ def final(
             continue
         one = _make(work, way, sensed, budgets, made)
         found = judge.judge(one.model).distortion
-        if elsewhere and found < best["made"]:  # what rounds on the way makes nothing better
+        if elsewhere and comparable(found) < comparable(best["made"]):  # what rounds on the way makes nothing better
             model = _used(work, way, sensed, budgets, one)
             if model is None:
                 continue
             found = judge.judge(model).distortion
         rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
-        if found < best["made"]:
+        if comparable(found) < comparable(best["made"]):
             best = rows[-1]
         _spare(made, _key(sensed, budgets, best), prepared)
     _spare(made, _key(sensed, budgets, best), prepared)
@@ -294,7 +310,31 @@ def score(row: Mapping[str, Any]) -> float:
     >>> score({"measured": 2.0, "made": 0.5, "fitted": 0.25})
     0.25
     """
-    return row["measured"] * row["made"] * row.get("fitted", 1.0)
+    return together((row["measured"], row["made"], row.get("fitted", 1.0)))
+
+
+def together(errors: Iterable[float]) -> float:
+    """The product of several errors of one model, in which neither a zero nor what is no number decides alone.
+
+    Examples
+    --------
+    >>> together((0.5, 0.5))
+    0.25
+    >>> together((0.0, 1.0)) < together((0.0, 2.0)) < together((0.0, float("nan")))
+    True
+    """
+    return math.prod(comparable(error) for error in errors)
+
+
+def comparable(error: float) -> float:
+    """An error that can be compared: what is no number is that of a model that does not work.
+
+    Examples
+    --------
+    >>> comparable(0.5), comparable(float("nan")) == comparable(float("inf")) > 1e9
+    (0.5, True)
+    """
+    return min(max(error, _LEAST), _BROKEN) if math.isfinite(error) else _BROKEN
 
 
 def _best(finalists: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -367,9 +407,9 @@ def finalists_of(
     >>> [row["name"] for row in finalists_of(rows, ["lamp"])]
     ['dp', 'bold', 'erk', 'lamp']
     """
-    lowest = min(row["measured"] for row in rows)
-    close = [row for row in rows if row["name"] != "dp" and row["measured"] <= _CLOSE * lowest]
-    close.sort(key=lambda row: row["measured"])
+    lowest = min(comparable(row["measured"]) for row in rows)
+    close = [row for row in rows if row["name"] != "dp" and comparable(row["measured"]) <= _CLOSE * lowest]
+    close.sort(key=lambda row: comparable(row["measured"]))
     middle = [row for row in close if row["name"] in BETWEEN]
     rules = [row for row in close if row["name"] not in (*_OF_CURVES, *BETWEEN)]
     found = [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1], *middle[:halfway]]

@@ -25,6 +25,7 @@ from fewer.distortion.outputs import reduction
 from fewer.engine.apply import apply_options
 from fewer.engine.as_used import input_rounding, model_in_use
 from fewer.engine.assembly import Assembly
+from fewer.engine.contest import comparable, together
 from fewer.engine.deploy import measured_here, plan_within
 from fewer.engine.judge import judge_of, judge_of_fitted
 from fewer.engine.outer import outer_of
@@ -171,7 +172,7 @@ def _best_together(
     for plan, curves, row in found:
         assembly = Assembly.of(prepared.model, curves, store, prepared.example, prepared.forward, input_rounding(work))
         row["measured"] = assembly.distortion(plan.choice, sensed.batches, sensed.reference)
-    best = min(found, key=lambda one: (one[2].get("late", False), one[2]["measured"]))
+    best = min(found, key=lambda one: (one[2].get("late", False), comparable(one[2]["measured"])))
     whole = next((one for one in found if one[1] is sensed.curves), None)
     if whole is None or best is whole or whole[2].get("late", False) or prepared.deciding is None:
         return best[1]
@@ -199,7 +200,7 @@ def _repaired(work: Work, sensed: Sensed, one: _Planned) -> float:
     except FewerError:
         return math.inf  # what does not run where it is to be used is no plan
     judges = judge_of(prepared, work.settings, prepared.deciding), judge_of_fitted(prepared, work.settings)
-    return math.prod(judge.judge(used).distortion for judge in judges)
+    return together(judge.judge(used).distortion for judge in judges)
 
 
 def _in_time(
