@@ -38,7 +38,7 @@ def plan_both(args: argparse.Namespace, out: Path) -> dict:
     run = fewer.compress(net, known, f"cycles={args.cycles}x", settings=settings, out=out / "accelerator")
     fewer.private_compile(
         net, known, out / "encrypted", budget=f"he={args.he}x", joint=True, steps=args.steps,
-        apart=run.prepared.heldout,
+        heldout=run.prepared.heldout,
     )  # fmt: skip
     page = fewer.joint_report(out / "accelerator", out / "encrypted", out)
     return Page.from_json(page.with_suffix(".json").read_text()).data

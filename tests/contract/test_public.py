@@ -16,6 +16,7 @@ OTHERWISE = {
     "eval": ("evaluate",),
     "list": ("list_names",),
     "info": ("info", "match_table"),
+    "report": ("report", "joint_report"),
     "private": ("private_compile", "private_keys", "private_query", "private_service"),
     "study": ("study_convert", "study_delete", "study_export", "study_new", "study_serve", "study_status"),
     "demo": (),

@@ -118,7 +118,7 @@ def _made(
         return done, before
     facts = fewer.private_compile(
         model, images, places[1], budget=words[1], **preset_values("joint", "private"), seed=settings.seed,
-        apart=done.prepared.heldout, overwrite=shared.overwrite or shared.resume, progress=terminal_progress(),
+        heldout=done.prepared.heldout, overwrite=shared.overwrite or shared.resume, progress=terminal_progress(),
     )  # fmt: skip
     return done, facts
 

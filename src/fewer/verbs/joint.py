@@ -27,7 +27,7 @@ def joint_report(run: str | Path, circuit: str | Path, out: str | Path) -> Path:
         Folder of a run of :func:`fewer.compress` with the preset ``joint``.
     circuit
         Folder of a circuit of :func:`fewer.private_compile` with ``joint=True`` and a budget. Both are held against the
-        network on the same images where the latter was given ``apart=run.prepared.heldout``.
+        network on the same images where the latter was given ``heldout=run.prepared.heldout``.
     out
         Folder for ``report.html`` and ``report.json``.
 

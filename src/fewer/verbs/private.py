@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def private_compile(
     budget: str | None = None,
     joint: bool = False,
     seed: int = 0,
-    heldout: float = 0.25,
-    apart: Any = None,
+    heldout: Any = 0.25,
     overwrite: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
@@ -68,10 +68,9 @@ def private_compile(
         Of that.
     heldout
         Share of the images that nothing is fitted to, and that say how near the circuit is to the network. Of fewer
-        than 20 images, and with 0, it is said of those that it was fitted to.
-    apart
-        Images that judge in place of such a share: a tensor, or :class:`~fewer.data.samples.Samples` as those of a run
-        of :func:`fewer.compress`. Nothing is fitted to them, nor to images that are the same or come from their files.
+        than 20 images, and with 0, it is said of those that it was fitted to. In place of a share it takes images, a
+        tensor or :class:`~fewer.data.samples.Samples` as those of a run of :func:`fewer.compress`; nothing is fitted
+        to them, nor to images that are the same or come from their files.
     overwrite
         Whether a circuit that is in the folder may be replaced; keys that were made for it are then of no use.
     progress
@@ -100,7 +99,8 @@ def private_compile(
 
     if degree not in DEGREES:
         raise FewerError(f"polynomials have degree 2 or 4 so far, not {degree}")
-    if not 0 <= heldout < 1:
+    share = float(heldout) if isinstance(heldout, Real) else None
+    if share is not None and not 0 <= share < 1:
         raise FewerError(f"the share of images that are kept apart lies from 0 to 1, not {heldout}")
     if steps < 0:
         raise FewerError(f"steps of teaching are 0 or more, not {steps}")
@@ -114,7 +114,7 @@ def private_compile(
         x, files, skipped = (images, [], []) if isinstance(images, torch.Tensor) else _images(images, loaded, seed)
         _check_images(x)
         told = progress or usual_progress()
-        parts = _parts(x, heldout, seed) if apart is None else _without(x, files, apart)
+        parts = _without(x, files, heldout) if share is None else _parts(x, share, seed)
         network, circuit, parameters, facts = _compiled(loaded, parts, degree, steps, (budget, joint), seed, told)
         facts["skipped"] = skipped
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
@@ -211,7 +211,7 @@ def _without(images: Any, files: Sequence[Path], apart: Any) -> tuple[Any, Any]:
     """Images to fit to, which are none of those that judge and of no file of theirs, and the latter."""
     import torch
 
-    judging = apart if isinstance(apart, torch.Tensor) else apart.tensor
+    judging = apart if isinstance(apart, torch.Tensor) else getattr(apart, "tensor", None)
     if judging is None or judging.shape[1:] != images.shape[1:]:
         raise FewerError("images that are kept apart are a tensor of the size that the network takes")
     names = {path.resolve() for path in getattr(apart, "files", ())}
