@@ -4,8 +4,9 @@ Each network is calibrated on photos (``photos``: scikit-image's and scikit-lear
 (``cifar``). Every plan that meets the budget is carried out with the same repair, rules among them, and judged on
 CIFAR-10's test images (``test``) and on photos of another source than those that calibrate (``other``). ``assembled``,
 ``deciding`` and ``fitted`` are what the contest sees of a plan: put together, finished on the few samples that decide,
-finished on the calibration samples. ``crossed`` is the plan carried out on three fifths of the calibration files and
-judged on the others. Smaller images are left out, so that plans differ in weights alone.
+finished on the calibration samples. Where a budget is in cycles (``edge-npu``, modelled) or energy (modelled), all of
+them round inputs as their precisions have it. ``crossed`` is the plan carried out on three fifths of the calibration
+files and judged on the others. Smaller images are left out, so that plans differ in weights alone.
 
     OMP_NUM_THREADS=1 python benchmarks/any_network_plans.py --weights FOLDER  # trains what is not there
     python benchmarks/any_network_plans.py --rank      # how far off each way to choose is, from the CSV
@@ -42,6 +43,7 @@ from fewer.data.images import load_images
 from fewer.data.photos import real_photos
 from fewer.data.preprocess import Preprocess
 from fewer.engine.apply import apply_options
+from fewer.engine.as_used import input_rounding, model_in_use
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import CONTENDERS, _best, finalists_of
 from fewer.engine.judge import Judge, judge_of
@@ -105,11 +107,13 @@ def part_of(prepared: Prepared, settings: Settings) -> Prepared:
     )
 
 
-def plans(table: Table, loaded: LoadedModel, images: Any, cell: Sequence[Any], judged: int) -> None:
+def plans(table: Table, loaded: LoadedModel, images: Any, cell: Sequence[Any], judged: int, crossed: bool) -> None:
     """Every plan of one cell."""
     key, (_, source, seed, budget) = dict(zip(KEYS, cell, strict=True)), cell
     wanted = model_budgets(budget)
-    settings = Settings(seed=seed, additivity=0, baselines=(), pixels="off").for_metrics(b.metric for b in wanted)
+    machine = "edge-npu" if any(b.metric == "cycles" for b in wanted) else None
+    settings = Settings(seed=seed, additivity=0, baselines=(), pixels="off", accelerator=machine)
+    settings = settings.for_metrics(b.metric for b in wanted)
     prepared = prepare(loaded, images, settings)
     work = Work(prepared, resolved(prepared, settings))
     judges = {name: Judge(loaded.model, x, batch=50) for name, x in judging(source, loaded, judged).items()}
@@ -118,7 +122,8 @@ def plans(table: Table, loaded: LoadedModel, images: Any, cell: Sequence[Any], j
     others = judge_of(prepared, settings, prepared.calibration[: prepared.apart[1]])
     with tempfile.TemporaryDirectory() as folder:
         sensed = sense_curves(work, store=Path(folder))
-        together = Assembly.of(prepared.model, sensed.curves, Path(folder), prepared.example, prepared.forward)
+        shown = prepared.example, prepared.forward, input_rounding(work)
+        together = Assembly.of(prepared.model, sensed.curves, Path(folder), *shown)
         batches = prepared.sensing_images.split(settings.batch)
         reference, seen = prepared.reference(batches), set()
         for name in CONTENDERS:
@@ -131,10 +136,12 @@ def plans(table: Table, loaded: LoadedModel, images: Any, cell: Sequence[Any], j
                 continue
             seen.add(plan.choice.tobytes())
             began, chosen = time.process_time(), sensed.chosen(plan.choice)
-            model, _ = apply_options(work, sensed.options, chosen)
+            model = model_in_use(work, sensed.curves, *apply_options(work, sensed.options, chosen), chosen)
             spent = time.process_time() - began
-            half, _ = apply_options(work.on(part_of(prepared, work.settings)), sensed.options, chosen)
-            numbers = {"predicted": plan.distortion, "crossed": others.judge(half).distortion}
+            numbers = {"predicted": plan.distortion}
+            if crossed:
+                half = apply_options(work.on(part_of(prepared, work.settings)), sensed.options, chosen)
+                numbers["crossed"] = others.judge(model_in_use(work, sensed.curves, *half, chosen)).distortion
             numbers["assembled"] = together.distortion(plan.choice, batches, reference)
             numbers |= {column: judge.judge(model).distortion for column, judge in judges.items()}
             table.add({**key, "plan": name, **{k: f"{v:.5g}" for k, v in numbers.items()}, "seconds": f"{spent:.1f}"})
@@ -251,6 +258,10 @@ def rank(path: Path) -> None:
     print("| chosen by | times the best plan's error, mean | worst | a rule is 2 % better |\n|---|---|---|---|")
     for label, way in ways.items():
         ratios, lost = [], 0
+        if "crossed" in (products.get(label) or ()) and not all(
+            "crossed" in c for cell in cells.values() for c in cell.values()
+        ):
+            continue
         for cell in cells.values():
             best = min(truth(c) for c in cell.values())
             rule = min(truth(cell[r]) for r in RULES if r in cell)
@@ -278,6 +289,9 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", type=lambda text: tuple(text.split(":")), default=CELLS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--judged", type=int, default=300, help="test images; half as many photos")
+    parser.add_argument(
+        "--crossed", action="store_true", help="repair every plan with three fifths of the files as well"
+    )
     parser.add_argument("--runs", action="store_true")
     parser.add_argument("--rank", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -295,7 +309,11 @@ def main() -> None:
         load = NETWORKS[name].load if name in NETWORKS else partial(small_network, name, args.weights, teaching)
         loaded = load()
         cell = (name, source, args.seed, budget)
-        (runs if args.runs else plans)(table, loaded, calibrating(source, args.weights), cell, args.judged)
+        images = calibrating(source, args.weights)
+        if args.runs:
+            runs(table, loaded, images, cell, args.judged)
+        else:
+            plans(table, loaded, images, cell, args.judged, args.crossed)
 
 
 def teaching() -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""How the networks of ``small_networks.py`` are trained, and read again."""
+"""How the networks of ``small_networks.py`` and ``odd_networks.py`` are trained, and read again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from odd_networks import DENSE, ODD
 from small_networks import PREPROCESS, SMALL
 from torch import Tensor, nn
 
@@ -32,13 +33,17 @@ def loss_of(name: str, model: nn.Module, proxies: Tensor, x: Tensor, labels: Ten
         return F.cross_entropy(12 * out @ F.normalize(proxies, dim=1).T, labels)
     if name == "two":
         return F.cross_entropy(out[0], labels) + 3 * F.mse_loss(out[1], F.avg_pool2d(edges(x)[:, :2].abs(), 2))
+    if name in DENSE:
+        return F.smooth_l1_loss(out, x)
+    if name == "queries":
+        return F.cross_entropy(out[0].mean(1), labels) + F.mse_loss(out[1].mean((1, 2)), x.mean((1, 2, 3)).sigmoid())
     return F.cross_entropy(out, labels)
 
 
 def train(name: str, images: Tensor, labels: Tensor, seconds: float) -> nn.Module:
     """Train a network for so many seconds of processor time."""
     torch.manual_seed(0)
-    model = SMALL[name]().train()
+    model = (SMALL | ODD)[name]().train()
     proxies = nn.Parameter(torch.randn(10, 64))
     rate, began, step = 2e-3, time.process_time(), 0
     optimiser = torch.optim.AdamW([*model.parameters(), proxies], rate, weight_decay=0.02)
@@ -63,6 +68,6 @@ def small_network(
     if not file.exists():
         weights.mkdir(parents=True, exist_ok=True)
         torch.save(train(name, *teach(), seconds).state_dict(), file)
-    model = SMALL[name]()
+    model = (SMALL | ODD)[name]()
     model.load_state_dict(torch.load(file, weights_only=True))
     return replace(load_model(model.eval()), preprocess=Preprocess.of(PREPROCESS, name), name=name, assumed=False)

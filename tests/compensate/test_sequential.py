@@ -224,3 +224,61 @@ def test_a_cut_that_looks_at_no_input_does_not_run_the_model():
     _, expected = compress(model, x, HALF, Repair("bias", "magnitude"))
     assert masks.keys() == expected.keys() and all(torch.equal(masks[name], expected[name]) for name in masks)
     assert all(torch.equal(a, b) for a, b in zip(cut.parameters(), model.parameters(), strict=True) if a.ndim < 2)
+
+
+class Experts(nn.Module):
+    """Rows go to the expert that a gate prefers; what nobody prefers is skipped."""
+
+    def __init__(self, skipping: bool) -> None:
+        super().__init__()
+        self.stem, self.gate = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.experts, self.head = nn.ModuleList(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 4)
+        self.skipping = skipping
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        chosen, out = self.gate(x).argmax(1), torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero().flatten()
+            if len(rows) or not self.skipping:
+                out = out.index_add(0, rows, expert(x[rows]))
+        return self.head(x + out)
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+@pytest.mark.parametrize("folds", [None, [0] * 20 + [1] * 20])
+def test_rows_that_a_cut_sends_elsewhere_are_not_held_against_other_rows(skipping, folds):
+    torch.manual_seed(3)
+    model, x = Experts(skipping).eval(), torch.randn(40, 6)
+    with torch.no_grad():  # one expert is chosen for a few rows alone, which a cut of the gate sends elsewhere
+        model.gate.bias[0] -= model.gate(model.stem(x).relu()).max(1).values.median()
+    units = match(model, x).units
+    ladders = {u.name: HALF if u.name.startswith("experts") else [Option(), Option("unstructured", 0.9)] for u in units}
+    dense, target = copy.deepcopy(model), copy.deepcopy(model)
+    one, two = (Layered(net, find_layers(net, units, x)) for net in (dense, target))
+    masks = compress_in_order(one, two, ladders, [x], Repair(), held_out=HeldOut(folds=folds))
+    assert set(masks) == {u.name for u in units}
+    assert all(bool(torch.isfinite(p).all()) for p in target.parameters())
+    sent = [net.gate(net.stem(x).relu()).argmax(1).bincount(minlength=3).tolist() for net in (model, target)]
+    assert sent[0] != sent[1]  # or this test shows nothing
+
+
+def test_a_layer_that_the_compressed_model_does_not_reach_is_repaired_on_the_dense_inputs():
+    class Exits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.c(y if y.square().mean() < 0.1 else self.b(y))
+
+    torch.manual_seed(0)
+    model, x = Exits().eval(), 3 * torch.randn(30, 4)
+    ladder = {"a": [Option(), Option("unstructured", 1.0)], "b": HALF, "c": HALF}
+    with torch.no_grad():
+        x -= x.mean(0)  # or the bias of a lets it pass
+        model.a.bias.zero_()
+    target, masks = compress(model, x, ladder, Repair())
+    assert target.a.weight.count_nonzero() == 0
+    assert int(masks["b"].sum()) == 8 and bool(torch.isfinite(target.b.weight).all())

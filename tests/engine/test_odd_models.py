@@ -21,6 +21,7 @@ from fewer.core.errors import FewerError
 from fewer.engine.model_checks import check_model
 from fewer.engine.settings import Settings
 from fewer.models.plain import own_copy
+from fewer.models.reorder import _outputs as outputs_of_reordered
 
 IMAGES = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 QUICK = Settings(
@@ -430,3 +431,48 @@ def test_a_compiled_model_is_compressed_and_loaded_as_the_module_inside(tmp_path
     spec = f"{tmp_path}/net.py:make"
     run = fewer.compress(spec, IMAGES, "weights=75%", settings=QUICK, out=tmp_path / "other")
     assert torch.equal(fewer.load(tmp_path / "other")(IMAGES), run.model(IMAGES))
+
+
+def test_complex_numbers_of_an_output_count_as_pairs_of_real_ones() -> None:
+    def waves(net: Net, x: Tensor) -> Tensor:
+        return torch.view_as_complex(net.plainly(x).unflatten(-1, (-1, 2)))
+
+    run = fewer.compress(Net(waves), IMAGES, "weights=75%", settings=QUICK)
+    plain = fewer.compress(Net(), IMAGES, "weights=75%", settings=QUICK)
+    assert abs(run.report.verdict.distortion - plain.report.verdict.distortion) < 1e-6
+
+
+def test_complex_weights_that_are_no_numbers_are_refused() -> None:
+    net = Net()
+    net.filters = nn.Parameter(torch.full((2,), complex(float("nan"), 0.0)))
+    with pytest.raises(FewerError, match="2 of 2 numbers of 'filters' are NaN"):
+        fewer.compress(net, IMAGES, "weights=75%", settings=QUICK)
+
+
+def test_a_model_that_gives_a_dataclass_is_held_against_itself_when_it_is_reordered() -> None:
+    given = outputs_of_reordered(Net(lambda n, x: Answer(n.plainly(x))), IMAGES, None)
+    assert [t.shape for t in given] == [(12, 4)]
+
+
+class Routed(Net):
+    """Each image goes to the expert that a gate prefers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts = nn.Linear(8, 3), nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.body(x).relu().flatten(2).transpose(1, 2).reshape(-1, 8)
+        chosen, out = self.gate(3 * F.layer_norm(rows, (8,))).argmax(1), torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            own = (chosen == number).nonzero().flatten()
+            if len(own):
+                out = out.index_add(0, own, expert(rows[own]))
+        return (rows + out).view(len(x), -1, 8).mean(1)
+
+
+def test_experts_that_are_chosen_by_values_are_cut_as_other_layers() -> None:
+    torch.manual_seed(0)
+    run = fewer.compress(Routed(), IMAGES, "weights=55%", settings=QUICK)
+    assert sum(unit.name.startswith("experts") for unit in run.report.units) > 1  # what no image reaches stays
+    assert 0 < run.report.verdict.distortion < 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, call_plainly, evaluating, model_input
+
+__all__ = ["PausedForward", "PausedForwards", "in_step"]
 
 
 class _Abandoned(BaseException):
@@ -174,3 +176,40 @@ class PausedForwards:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+
+
+def in_step(reference: PausedForwards, walk: PausedForwards) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
+    """Each layer with its inputs in a dense model, and in one that is being compressed, in the order of the latter.
+
+    Where experts are chosen by values, or a pass ends early, a cut sends other rows to a layer than the dense model
+    does, or none. Rows that do not belong together tell nothing about each other: then the layer is given the inputs
+    that it will really get in place of the dense ones, as the very same list. Layers that the compressed model does not
+    reach come last, with the inputs of the dense model.
+
+    Parameters
+    ----------
+    reference, walk
+        Passes over the same batches, that have begun and gone nowhere.
+
+    Examples
+    --------
+    >>> dense, net, x = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), torch.ones(1, 2)
+    >>> with PausedForwards(dense, [x], {dense[0]: "a"}) as one, PausedForwards(net, [x], {net[0]: "a"}) as two:
+    ...     [name for name, wanted, inputs in in_step(one, two)]
+    ['a']
+    """
+    passed: dict[str, list[Tensor]] = {}
+
+    def in_dense(name: str | None) -> list[Tensor] | None:
+        while name not in passed and (there := reference.advance()) is not None:
+            passed[there[0]] = there[1]
+        return None if name is None else passed.pop(name, None)
+
+    while (here := walk.advance()) is not None:
+        name, inputs = here
+        wanted = in_dense(name)
+        alike = wanted is not None and [x.shape for x in wanted] == [x.shape for x in inputs]
+        yield name, wanted if wanted is not None and alike else inputs, inputs
+    in_dense(None)
+    for name, wanted in passed.items():
+        yield name, wanted, wanted

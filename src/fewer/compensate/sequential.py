@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.again import later_inputs, with_later
 from fewer.compensate.balance import balanced
 from fewer.compensate.held_out import Part, believed_shift, believed_weight, parts_of, together
-from fewer.compensate.lockstep import PausedForwards
+from fewer.compensate.lockstep import PausedForwards, in_step
 from fewer.compensate.moments import Moments, add_input
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
@@ -62,12 +63,15 @@ class UnitFacts:
     places
         How often each position of a unit's input counts in its repair, one tensor for each batch
         (:func:`fewer.distortion.places.felt_places`).
+    calls
+        How often a forward pass uses each unit (:func:`fewer.compensate.again.calls_of`); once by default.
     """
 
     alive: Mapping[str, Tensor] | None = None
     gradients: Mapping[str, Tensor] | None = None
     sensitivity: Mapping[str, Tensor] | None = None
     places: Mapping[str, Sequence[Tensor]] | None = None
+    calls: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,18 @@ def compress_in_order(
         # a tied weight is repaired where it is used first, whichever of its modules that is
         PausedForwards(target.model, batches, target.of_module(), forward) as walk,
     ):
-        while True:
-            there, here = reference.advance(), walk.advance()
-            if there is None or here is None:
-                break
-            (name, wanted), (other, inputs) = there, here
-            if name != other:
-                raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
-            masks[name] = step.compress(target.layers[name], dense.layers[name], ladders[name], wanted, inputs)
+        for name, wanted, inputs in in_step(reference, walk):
+            layer, original, uses, of = target.layers[name], dense.layers[name], facts.calls.get(name, 1), None
+            if uses > 1 and repair.compensation == "obs" and step.changes(layer, original, ladders[name]):
+                later = [
+                    (
+                        later_inputs(dense.model, original.users, batch, uses, forward),
+                        later_inputs(target.model, layer.users, batch, uses, forward),
+                    )
+                    for batch in batches
+                ]
+                wanted, inputs, of = with_later((wanted, inputs), later)
+            masks[name] = step.compress(layer, original, ladders[name], wanted, inputs, of)
             done(name)
     missing = [name for name in target.layers if name not in masks]
     if missing:
@@ -227,20 +235,30 @@ class _Step:
         ladder: Sequence[Option],
         wanted: Sequence[Tensor],
         inputs: Sequence[Tensor],
+        of: Sequence[int] | None = None,
     ) -> Tensor:
-        """Change a layer in place, whose inputs were ``wanted`` in the dense model; its mask."""
+        """Change a layer in place, whose inputs were ``wanted`` in the dense model; its mask.
+
+        ``of`` says from which batch each of them comes, where a batch has several.
+        """
         name = layer.unit.name
-        before = (self.facts.alive or {}).get(name)
-        is_whole = before is None or bool(before.all())
-        untouched = is_whole and torch.equal(original.matrix, layer.matrix)
-        if untouched and ladder[-1] == Option():
-            # nobody asked for a change of this layer: it stays as it is, to the last bit
+        untouched = self.untouched(layer, original)
+        if not self.changes(layer, original, ladder):
             return torch.ones_like(layer.matrix, dtype=torch.bool)
-        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, wanted, inputs, untouched)
+        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, (wanted, inputs, of), untouched)
         if not torch.isfinite(fit.weight).all():
             raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
         layer.install(fit.weight, fit.shift, fit.spread)
         return fit.mask
+
+    def untouched(self, layer: Layer, original: Layer) -> bool:
+        """Whether no earlier round has changed a layer."""
+        before = (self.facts.alive or {}).get(layer.unit.name)
+        return (before is None or bool(before.all())) and torch.equal(original.matrix, layer.matrix)
+
+    def changes(self, layer: Layer, original: Layer, ladder: Sequence[Option]) -> bool:
+        """Whether a layer is changed at all: what nobody asked to cut or round stays as it is, to the last bit."""
+        return ladder[-1] != Option() or not self.untouched(layer, original)
 
     def _sweep(self, layer: Layer, moments: Moments, repair: Repair | None = None, **more: Any) -> Sweep:
         name, facts = layer.unit.name, self.facts
@@ -260,11 +278,11 @@ class _Step:
         layer: Layer,
         original: Layer,
         ladder: Sequence[Option],
-        wanted: Sequence[Tensor],
-        inputs: Sequence[Tensor],
+        seen_by: tuple[Sequence[Tensor], Sequence[Tensor], Sequence[int] | None],
         untouched: bool,
     ) -> tuple[Fit, float]:
         """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
+        wanted, inputs, of = seen_by
         user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
         if repair.compensation != "obs":
             # the dense model's inputs, the parts and the way to an option are for least squares alone
@@ -277,7 +295,12 @@ class _Step:
         if untouched and ladder[-1].sparsity == 0 and _moved(wanted, inputs) <= _LITTLE:
             return self._round(layer, ladder[-1], inputs), 1.0
         places = (self.facts.places or {}).get(name)
-        parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name), places)
+        if wanted is inputs:  # whose rows the dense model's are nobody knows
+            known, places = {}, None
+        folds = self.folds if of is None or self.folds is None else [self.folds[number] for number in of]
+        if of is not None:  # what is known of positions is of the first use alone
+            places = None
+        parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], folds, known.get(name), places)
         everything = together(parts)
         everything.after.check(name)
         known.setdefault(name, [p.before for p in parts])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError, near_match
-from fewer.models.running import tensors_of
+from fewer.models.running import numbers_of
 
 _HINT = (
     "such a change cannot be measured: give forward=, a function (model, batch) that returns what comes before that "
@@ -19,6 +19,8 @@ _HINT = (
 
 def output_tensors(output: Any) -> list[Tensor]:
     """All floating-point tensors of an output that is a tensor, tuple, list, mapping or a nest of them.
+
+    Complex numbers are pairs of real ones in a last dimension.
 
     Objects with attributes (such as the outputs of transformers) count as mappings.
 
@@ -32,9 +34,7 @@ def output_tensors(output: Any) -> list[Tensor]:
     >>> [t.shape[0] for t in output_tensors({"a": torch.zeros(2), "b": (torch.ones(3), 1)})]
     [2, 3]
     """
-    if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
-        output = vars(output)
-    found = [t for t in tensors_of(output) if t.is_floating_point()]
+    found = numbers_of(output)
     if not found:
         raise FewerError(
             "the model's output holds no floating-point tensor, so its change cannot be measured; give forward=, a "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.again import calls_of
 from fewer.compensate.lost_inputs import without_inputs
 from fewer.compensate.sequential import HeldOut, Layered, UnitFacts, compress_in_order
 from fewer.core.option import Option
@@ -148,6 +149,7 @@ def apply_options(
                 score_gradients(work, target, batches, reference) if reference else None,
                 row_sensitivity(work, model if model is not None else prepared.model)[1],
                 places,
+                _calls(prepared),
             ),
             held_out=HeldOut(file_folds(prepared), known, {} if believed is None else believed),
             forward=prepared.forward,
@@ -163,6 +165,15 @@ def apply_options(
     for name, inputs in read.items():
         _refit(target.get_submodule(name), whole[name], inputs, followed[name], chosen[name].precision)
     return with_outer(target, outer), followed
+
+
+def _calls(prepared: Prepared) -> dict[str, int]:
+    """How often the dense model uses the layers of each unit in a pass."""
+    if "calls" not in prepared.shared:  # several plans are carried out
+        model = prepared.model
+        users = {u.name: [model.get_submodule(n) for n in (u.name, *u.aliases)] for u in prepared.matched.units}
+        prepared.shared["calls"] = calls_of(model, users, prepared.example, prepared.forward)
+    return prepared.shared["calls"]
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:

@@ -27,7 +27,7 @@ from fewer.models.coupling_search import difference
 from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import MatchResult, match, mean_positions
 from fewer.models.reorder import Reordering, reorder, reordered
-from fewer.models.running import Forward, call, device_of, evaluating, input_dtype, tensors_of
+from fewer.models.running import Forward, call, device_of, evaluating, input_dtype, numbers_of
 from fewer.models.spec import LoadedModel, load_untouched
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
@@ -162,7 +162,7 @@ def _as_given_where_other(
     found = []
     for loaded in (plain, folded):
         with evaluating(loaded.model):
-            found.append([t for t in tensors_of(call(loaded.model, example, forward)) if t.is_floating_point()])
+            found.append(numbers_of(call(loaded.model, example, forward)))
     return folded if difference(*found) <= _SAME else plain
 
 

@@ -14,7 +14,7 @@ from fewer.core.option import Option
 from fewer.kernels.copies import copied_module
 from fewer.models.coupling import Couplings
 from fewer.models.coupling_search import difference, tolerance
-from fewer.models.running import Forward, call, evaluating, tensors_of
+from fewer.models.running import Forward, call, evaluating, numbers_of
 from fewer.models.surgery import Link, Removal, operate, remove
 
 __all__ = ["Shrunk", "random_cut", "rows_follow", "shrink"]
@@ -174,10 +174,7 @@ def _made(
 
 
 def _outputs(model: nn.Module, example: Any, forward: Forward | None) -> list[Tensor]:
-    output = call(model, example, forward)
-    if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
-        output = vars(output)
-    return [t for t in tensors_of(output) if t.is_floating_point()]
+    return numbers_of(call(model, example, forward))
 
 
 def _cut_mask(mask: Tensor, removal: Removal, unit: str) -> Tensor:

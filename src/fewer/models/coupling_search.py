@@ -8,7 +8,7 @@ output of the model must not change by a single bit. What passes is then made sm
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +24,7 @@ from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis
 from fewer.models.macs import model_macs
 from fewer.models.matching import tied
-from fewer.models.running import Forward, call, tensors_of
+from fewer.models.running import Forward, call, numbers_of
 from fewer.models.surgery import HEADS, Link, remove
 
 __all__ = ["Finder", "difference", "group_size", "tolerance"]
@@ -117,10 +117,7 @@ class Finder:
                 handle.remove()
 
     def _run(self) -> list[Tensor]:
-        output = call(self.model, self.example, self.forward)
-        if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
-            output = vars(output)
-        return [t.detach().clone() for t in tensors_of(output) if t.is_floating_point()]
+        return [t.detach().clone() for t in numbers_of(call(self.model, self.example, self.forward))]
 
     def link(self, unit: Unit) -> Link | str:
         """The link before a unit, or why there is none."""

@@ -23,7 +23,7 @@ from fewer.data.samples import Samples
 from fewer.kernels.copies import copied_module
 from fewer.models.coupling_search import difference, tolerance
 from fewer.models.matching import tied
-from fewer.models.running import Forward, call, evaluating, tensors_of
+from fewer.models.running import Forward, call, evaluating, numbers_of
 from fewer.models.surgery import HEADS
 
 __all__ = ["Reordering", "by_likeness", "find_chains", "read_reorderings", "reorder", "reordered"]
@@ -358,7 +358,7 @@ def _tried(model: nn.Module, kind: Sequence[Reordering], same: Callable[[], bool
 
 def _outputs(model: nn.Module, images: Tensor | Samples, forward: Forward | None) -> list[Tensor]:
     outputs = [call(model, batch, forward) for batch in images.split(len(images))]
-    return [t.detach().clone() for t in tensors_of(outputs) if t.is_floating_point()]
+    return [t.detach().clone() for output in outputs for t in numbers_of(output)]
 
 
 def _undone(one: Reordering) -> Reordering:

@@ -98,15 +98,33 @@ def _samples_first(model: nn.Module, output: Any) -> Any:
     left = iter(forms)
 
     def turned(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and not tensor.is_complex():
             return tensor
-        axis, dimensions = next(left, (0, tensor.ndim))
-        if tensor.ndim == dimensions - 1:
+        pairs = int(tensor.is_complex())  # a form is that of pairs of real numbers
+        axis, dimensions = next(left, (0, tensor.ndim + pairs))
+        if tensor.ndim + pairs == dimensions - 1:
             return tensor[None]
         return tensor.movedim(axis, 0) if axis < tensor.ndim else tensor
 
     whole = vars(output) if not isinstance(output, (Tensor, Mapping, tuple, list)) else output
     return map_tensors(whole, turned)
+
+
+def numbers_of(output: Any) -> list[Tensor]:
+    """Every tensor of real or complex numbers in what a model gives, complex ones as pairs of real ones.
+
+    Objects with attributes (such as the outputs of transformers, or dataclasses) count as mappings.
+
+    Examples
+    --------
+    >>> [tuple(t.shape) for t in numbers_of((torch.zeros(2, dtype=torch.cfloat), {"a": torch.ones(3), "b": 1}))]
+    [(2, 2), (3,)]
+    """
+    if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
+        output = vars(output)
+    found = [t for t in leaves(output) if t.is_floating_point() or t.is_complex()]
+    plain = torch.strided
+    return [torch.view_as_real(t.resolve_conj()) if t.is_complex() and t.layout is plain else t for t in found]
 
 
 def call_plainly(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:

@@ -75,7 +75,11 @@ def refuse_not_finite(model: nn.Module) -> None:
     for name, module in model.named_modules():
         statistics = [(what, module._buffers[what]) for what in _STATISTICS if what in module._buffers]
         for what, tensor in [*module._parameters.items(), *(statistics if isinstance(module, _NormBase) else ())]:
-            if tensor is None or isinstance(tensor, UninitializedTensorMixin) or not tensor.is_floating_point():
+            if (
+                tensor is None
+                or isinstance(tensor, UninitializedTensorMixin)
+                or not (tensor.is_floating_point() or tensor.is_complex())
+            ):
                 continue
             values = tensor.detach()
             values = values.float() if values.element_size() == 1 else values  # torch tells nothing of eight bits
