@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from fewer.core.fingerprint import function_fingerprint
 from fewer.core.ledger import Ledger
 from fewer.core.progress import Silent
+from fewer.distortion.outputs import Reference
 from tests.support.nets import distortion, quick, sense_small, small
 
 ESTIMATORS = [
@@ -128,6 +130,20 @@ def test_settings_that_do_not_matter_keep_the_work(tmp_path, change):
     path = tmp_path / "ledger"
     sense_small(quick(), ledger=path)
     assert sense_small(quick(**change), ledger=path).facts["resumed"] == 3
+
+
+def _only(count):
+    """The distance of the first outputs alone."""
+    return lambda outputs: Reference([output[:, :count] for output in outputs])
+
+
+def test_another_forward_or_distance_starts_anew(tmp_path):
+    path = tmp_path / "ledger"
+    for first in ({}, {"forward": lambda m, b: m(b)[:, :2]}, {"forward": lambda m, b: m(b)[:, :3]}):
+        assert sense_small(quick(), ledger=path, **first).facts["resumed"] == 0
+        assert sense_small(quick(), ledger=path, **first).facts["resumed"] == 3
+    fingerprints = {function_fingerprint(make) for make in (Reference, _only(2), _only(3))}
+    assert len(fingerprints) == 3
 
 
 def test_another_model_or_other_images_start_anew(tmp_path):

@@ -71,7 +71,9 @@ def quick(**changes: Any) -> Settings:
 
 
 def sense_small(settings: Settings, net: nn.Module | None = None, ledger: Path | None = None, **kwargs: Any) -> Sensed:
-    prepared = prepare(net or small(), images(), settings)
+    prepared = prepare(
+        net or small(), images(), settings, kwargs.pop("forward", None), distance=kwargs.pop("distance", None)
+    )
     return sense_curves(Work(prepared, settings, kwargs.pop("progress", SILENT)), ledger_path=ledger, **kwargs)
 
 

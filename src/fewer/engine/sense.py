@@ -20,6 +20,7 @@ from fewer.compensate.sweep import Repair
 from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.execute import run_tasks
+from fewer.core.fingerprint import function_fingerprint
 from fewer.core.ledger import Ledger
 from fewer.core.memory import keep_freed_memory
 from fewer.core.option import Option
@@ -333,6 +334,7 @@ def _work_key(
     chosen = {name: getattr(work.settings, name) for name in _SENSED_BY}
     chosen["apart"] = work.prepared.apart
     chosen["results"] = _RESULTS
+    chosen["functions"] = [function_fingerprint(one) for one in (work.prepared.forward, work.prepared.distance)]
     offered = {name: [str(option) for option in found] for name, found in options.items()}
     text = json.dumps([chosen, list(work.settings.exclude), offered], sort_keys=True)
     tensors = [v for _, v in sorted((alive or {}).items())]
