@@ -284,7 +284,7 @@ def show(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--weights", type=Path, default=Path("build/small_networks"))
     parser.add_argument("--cells", nargs="*", type=lambda text: tuple(text.split(":")), default=CELLS)
     parser.add_argument("--seed", type=int, default=0)

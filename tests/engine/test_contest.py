@@ -131,7 +131,7 @@ def three(names: Sequence[str], *shown: Sequence[float]) -> list[dict[str, Any]]
 
 def test_a_small_difference_leaves_the_exact_plan():
     for share, taken in ((0.94, "dp"), (0.9, "lamp")):  # of the exact plan's product, that of the other model
-        assert _best(three(("dp", "lamp"), [1, 1], [1, share], [1, 1]))["name"] == taken
+        assert _best(three(("dp", "lamp"), [1, 1], [1, 1], [1, share]))["name"] == taken
 
 
 def test_no_single_kind_of_evidence_decides():
@@ -145,6 +145,9 @@ def test_no_single_kind_of_evidence_decides():
     few = three(names, [0.0784, 0.0865, 0.285], [0.0243, 0.0312, 0.107], [0.00841, 0.00384, 0.00603])
     assert min(few, key=lambda row: row["made"])["name"] == "dp"
     assert _best(few)["name"] == "mean_lamp"
+    alone = three(("dp", "mean_uniform"), [0.00884, 0.00622], [0.0111, 0.0042], [0.00113, 0.00106])
+    alone += three(("mean_lamp",), [0.00534], [0.00795], [0.000864])  # few samples against the rest
+    assert _best(alone)["name"] == "mean_lamp"
     for key, value in (("measured", 3.0), ("made", 0.4), ("fitted", 0.4)):  # one says other than two
         rows = three(("dp", "lamp"), [1, 1], [1, 1], [1, 1])
         rows[1] |= {"measured": 0.6, "made": 0.6, "fitted": 0.6, key: value}
