@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "curves",
     "flat",
+    "frames",
     "integers",
     "latency",
     "limits",
-    "frames",
     "pixels",
     "power",
     "reached",
