@@ -22,6 +22,7 @@ from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
 from fewer.formats.integers import rounded
 from fewer.kernels.copies import copied_module, set_evaluating
+from fewer.kernels.frames import with_frames
 from fewer.kernels.pixels import with_pixels
 from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis, find_layers
@@ -105,7 +106,7 @@ def apply_options(
     model, alive
         Model and masks of an earlier round.
     outer
-        Tokens that are merged after the repair, or pixels that go before it
+        Tokens that are merged after the repair, or pixels or frames that go before it
         (:func:`fewer.engine.outer.with_outer`); nothing for None.
     title
         Of the stage that is shown.
@@ -127,10 +128,10 @@ def apply_options(
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
     batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
-    pixels = (outer or {}).get("pixels")
+    pixels, frames = ((outer or {}).get(key) for key in ("pixels", "frames"))
     for one in (dense, target):  # layers are repaired on the inputs that they will get
-        with_pixels(one, pixels)
-    size = None if pixels is None else pixels["name"]
+        with_frames(with_pixels(one, pixels), frames)
+    size = next((change["name"] for change in (pixels, frames) if change is not None), None)
     if prepared.shared.get("moments size") != size:  # those of one size are kept, as they take much memory
         prepared.shared.update({"moments": {}, "moments size": size})
     known = prepared.shared.setdefault("moments", {})

@@ -186,11 +186,11 @@ def _simple_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> dic
     return row_of(name, False, judge.judge(used), took, e.settings, labelled)
 
 
-_ALONE = {"tokens": "fewer, no token merged", "pixels": "fewer, all pixels"}
+_ALONE = {"tokens": "fewer, no token merged", "pixels": "fewer, all pixels", "frames": "fewer, all frames"}
 
 
 def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
-    """Where tokens are merged or images made smaller: the same budget met by weights alone."""
+    """Where tokens are merged, images made smaller or frames left out: the same budget met by weights alone."""
     plain = e.sensed.plain
     if plain is None:
         return []
@@ -198,7 +198,7 @@ def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[
         allocation = choose(plain, e.under or e.budgets, e.settings.allocator, power=e.settings.power)
     except FewerError:  # weights alone do not go as low
         return []
-    began, label = perf_counter(), _ALONE["pixels" if "pixels" in outer_of(e.sensed.curves) else "tokens"]
+    began, label = perf_counter(), _ALONE[next(reversed(outer_of(e.sensed.curves)))]
     chosen = e.sensed.chosen(allocation.choice, plain)
     model, masks = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
     try:
@@ -233,8 +233,8 @@ def _preset_row(
 
 def _published_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
     """What a method of the literature makes with the same share of every layer."""
-    if outer_of(e.sensed.curves):  # fewer tokens or pixels are not theirs, and weights alone would miss the budget
-        raise _NoRowError("it removes weights alone, and this plan has fewer tokens or pixels too")
+    if outer := outer_of(e.sensed.curves):  # these are not theirs, and weights alone would miss the budget
+        raise _NoRowError(f"it removes weights alone, and this plan has fewer {' and '.join(outer)} too")
     began, work = perf_counter(), Work(e.prepared, e.settings, progress)
     try:
         share = choose(e.sensed.curves, e.under or e.budgets, "uniform")

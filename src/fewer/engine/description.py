@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "curves",
     "flat",
+    "frames",
     "integers",
     "latency",
     "limits",
@@ -201,6 +202,18 @@ def pixels(pixels: Mapping[str, Any]) -> dict[str, Any]:
         "higher_is_better": False,
         "note": f"the model makes its images smaller itself; {len(pixels['tried'])} sizes tried; that alone: "
         f"distortion {pixels['distortion']:.3g} on the images that distortion is measured on",
+    }
+
+
+def frames(frames: Mapping[str, Any]) -> dict[str, Any]:
+    """How many frames of a sequence are left."""
+    return {
+        "name": "frames of a sequence",
+        "value": frames["kept"],
+        "dense": frames["of"],
+        "higher_is_better": False,
+        "note": f"the model leaves out the others itself, 1 of {frames['every']} stays; that alone: distortion "
+        f"{frames['distortion']:.3g} on the sequences that distortion is measured on",
     }
 
 

@@ -60,7 +60,7 @@ class Offer:
     model
         A copy of the dense model with the change.
     left
-        What is left: tokens in the last block, or pixels of a side.
+        What is left: tokens in the last block, pixels of a side, or frames.
     share
         Of the time that no unit takes.
     more_ms
@@ -134,7 +134,7 @@ def choose_offer(
         nearest = min(refused, key=lambda one: one[0])[1]
         assert nearest is not None
         raise nearest
-    chosen = _best_together(work, sensed, budgets, planned, store, timed=key == "pixels")
+    chosen = _best_together(work, sensed, budgets, planned, store, timed=key in ("pixels", "frames"))
     if chosen is sensed.curves:
         return sensed
     facts = {**chosen.meta[key], "distortion": chosen.spent, key: whole, "tried": tried}

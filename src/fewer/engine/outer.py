@@ -1,4 +1,4 @@
-"""Outer choices: what changes the work of all layers at once, such as merged tokens or fewer pixels."""
+"""Outer choices: what changes the work of all layers at once, such as merged tokens, fewer pixels or fewer frames."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from fewer.core.curve import CurveSet
+from fewer.kernels.frames import with_frames
 from fewer.kernels.pixels import with_pixels
 from fewer.tokens.blocks import with_merging
 
 __all__ = ["OUTER", "outer_of", "with_outer"]
 
-OUTER = ("tokens", "pixels")
+OUTER = ("tokens", "pixels", "frames")
 """Keys of ``CurveSet.meta`` under which it is kept what was taken."""
 
 
@@ -25,4 +26,4 @@ def outer_of(curves: CurveSet) -> dict[str, Any]:
 def with_outer(model: nn.Module, outer: Mapping[str, Any] | None) -> nn.Module:
     """Apply what :func:`outer_of` gives to a model, in place."""
     outer = outer or {}
-    return with_pixels(with_merging(model, outer.get("tokens")), outer.get("pixels"))
+    return with_frames(with_pixels(with_merging(model, outer.get("tokens")), outer.get("pixels")), outer.get("frames"))

@@ -18,6 +18,7 @@ from fewer.core.errors import FewerError
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.samples import Samples
 from fewer.engine.deploy import measured_here
+from fewer.engine.frames import choose_frames, leaves_out_frames, offered_steps
 from fewer.engine.offers import Offer, choose_offer
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import Sensed
@@ -27,7 +28,7 @@ from fewer.kernels.copies import copied_module
 from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.running import call, evaluating, model_input, tensors_of, use_threads
 
-__all__ = ["choose_pixels", "gain_of", "least_share", "offers_pixels", "shrinkable"]
+__all__ = ["choose_less", "choose_pixels", "gain_of", "least_share", "offers_pixels", "shrinkable"]
 
 _WORK = ("latency", "flops", "macs", "energy")
 """What fewer pixels take less of."""
@@ -79,7 +80,9 @@ def _sizes(prepared: Prepared) -> tuple[int, list[int]]:
 
 
 def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budget]) -> bool:
-    """Whether smaller images are offered: as the settings say, or where they say nothing, where they are of use.
+    """Whether smaller images, or fewer frames of sequences, are offered.
+
+    As the settings say, or where they say nothing, where they are of use.
 
     Raises
     ------
@@ -91,10 +94,10 @@ def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budg
         if others or settings.accelerator is not None or not any(budget.metric in _WORK for budget in budgets):
             return False
         try:
-            return bool(shrinkable(prepared)) and _is_vector(prepared)
+            return leaves_out_frames(prepared) or (bool(shrinkable(prepared)) and _is_vector(prepared))
         except FewerError:
             return False
-    return settings.pixels == "on" and bool(shrinkable(prepared))
+    return settings.pixels == "on" and (leaves_out_frames(prepared) or bool(shrinkable(prepared)))
 
 
 def _is_vector(prepared: Prepared) -> bool:
@@ -105,7 +108,9 @@ def _is_vector(prepared: Prepared) -> bool:
 
 
 def least_share(prepared: Prepared) -> float:
-    """What the smallest size leaves of the work of the layers."""
+    """What the smallest size, or the fewest frames, leave of the work of the layers."""
+    if leaves_out_frames(prepared):
+        return 1 / offered_steps(prepared)[2][-1]
     side, sizes = shrinkable(prepared)
     return (sizes[-1] / side) ** 2
 
@@ -119,6 +124,11 @@ def _fits(model: torch.nn.Module, example: Tensor, usual: list[tuple[int, ...]])
         return _shapes(call(model, example)) == usual
     except Exception:  # a model may refuse a size in any way
         return False
+
+
+def choose_less(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: Path | None = None) -> Sensed:
+    """Fewer frames of sequences, smaller images of anything else; see :func:`choose_pixels`."""
+    return (choose_frames if leaves_out_frames(work.prepared) else choose_pixels)(work, sensed, budgets, store)
 
 
 def choose_pixels(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: Path | None = None) -> Sensed:

@@ -23,6 +23,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
 from fewer.kernels.copies import copied_module, set_evaluating
+from fewer.kernels.frames import same_frames
 from fewer.kernels.pixels import same_pixels
 from fewer.models.layers import find_layers
 from fewer.models.recipe import Recipe
@@ -104,7 +105,7 @@ def refit(
     dense = set_evaluating(copied_module(prepared.model))
     units, example = prepared.matched.units, prepared.example
     batches = images.batches_of_all(settings.batch)
-    same_pixels(dense, student)  # layers are fitted on the inputs that they get
+    same_frames(same_pixels(dense, student), student)  # layers are fitted on the inputs that they get
     with unmerged(student):
         compress_in_order(
             Layered(dense, find_layers(dense, units, example, prepared.forward)),

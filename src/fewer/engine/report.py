@@ -131,6 +131,8 @@ def _verdict(e: Evidence, found: Likeness, outputs: int, labelled: Sequence[dict
         quality.append(description.tokens(tokens))
     if pixels := e.sensed.curves.meta.get("pixels"):
         quality.append(description.pixels(pixels))
+    if frames := e.sensed.curves.meta.get("frames"):
+        quality.append(description.frames(frames))
     if e.settings.power:
         quality.append(description.power(e))
     return {

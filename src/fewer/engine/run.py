@@ -25,7 +25,7 @@ from fewer.engine.deploy import deploy, foretold, measured_here
 from fewer.engine.evidence import Evidence
 from fewer.engine.functions import joined, plan_functions
 from fewer.engine.neighbours import settle_neighbours
-from fewer.engine.pixels import choose_pixels, least_share, offers_pixels
+from fewer.engine.pixels import choose_less, least_share, offers_pixels
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather
@@ -229,7 +229,7 @@ def _open(
 
 
 def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[str, float]) -> Sensed:
-    """The curves, with merged tokens, fewer pixels and integer functions where these are asked for."""
+    """The curves, with merged tokens, fewer pixels or frames and integer functions where these are asked for."""
     tokens, pixels, functions = work.settings.tokens, work.settings.pixels == "on", joined(work.settings, budgets)
     with timed(timings, "sense"):
         early, share = () if tokens or functions else budgets, least_share(work.prepared) if pixels else 1.0
@@ -239,7 +239,7 @@ def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[s
             sensed = choose_tokens(work, sensed, budgets, scratch)
     if pixels:
         with timed(timings, "pixels"):
-            sensed = choose_pixels(work, sensed, budgets, scratch)
+            sensed = choose_less(work, sensed, budgets, scratch)
     if functions:
         with timed(timings, "integers"):
             sensed = plan_functions(work, sensed, budgets)

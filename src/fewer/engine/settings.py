@@ -75,7 +75,7 @@ class Settings(StrictSettings):
     )
     pixels: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Also offer to make images smaller inside the model: on, off, or auto (for time, FLOPs and energy)",
+        description="Also offer smaller images or fewer frames inside: on, off, or auto (for time, FLOPs, energy)",
         json_schema_extra={"group": "What may go"},
     )
     approximate: str | None = Field(

@@ -29,11 +29,12 @@ from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
 from fewer.data.samples import tensor_bytes
 from fewer.kernels.copies import set_evaluating
+from fewer.kernels.frames import fewer_frames, frames_of
 from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
-from fewer.models.recipe import SCHEMA_VERSION, PixelRecord, Recipe, TokenRecord, UnitRecord, read_recipe
+from fewer.models.recipe import SCHEMA_VERSION, FrameRecord, PixelRecord, Recipe, TokenRecord, UnitRecord, read_recipe
 from fewer.models.storage import is_packed
 from fewer.tokens.blocks import merge_after, merges_of
 
@@ -156,10 +157,11 @@ def save_artefact(
 
 def _changes(model: nn.Module) -> dict[str, Any]:
     """What a recipe says of changes that no weight shows."""
-    merges, pixels = merges_of(model), pixels_of(model)
+    merges, pixels, frames = merges_of(model), pixels_of(model), frames_of(model)
     return {
         "tokens": None if merges is None else TokenRecord(**merges),
         "pixels": None if pixels is None else PixelRecord(kept=pixels[0], of=pixels[1], gain=pixels[2]),
+        "frames": None if frames is None else FrameRecord(every=frames[0], axis=frames[1]),
         "integers": approximations_of(model),
     }
 
@@ -233,6 +235,8 @@ def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, 
             merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
     if recipe.pixels is not None:
         fewer_pixels(model, recipe.pixels.kept, recipe.pixels.of, recipe.pixels.gain)
+    if recipe.frames is not None:
+        fewer_frames(model, recipe.frames.every, recipe.frames.axis)
     return model
 
 

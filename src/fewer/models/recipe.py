@@ -58,11 +58,19 @@ class PixelRecord(_Strict):
     gain: float = Field(gt=0, le=1e3)
 
 
+class FrameRecord(_Strict):
+    """Of every so many frames along an axis, the first stays (:func:`fewer.kernels.frames.fewer_frames`)."""
+
+    every: int = Field(ge=2, le=2**31)
+    axis: int = Field(ge=1, le=2)
+
+
 class Recipe(_Strict):
     """Everything beside the tensors.
 
     ``tokens`` says how many tokens are merged after which transformer block, and how many in front are never merged.
     ``pixels`` says how many pixels of each side of an image the model keeps, where it makes it smaller.
+    ``frames`` says which frames of a sequence it looks at, where it leaves some out.
     ``integers`` says which integer method stands for a function in which module, as
     :func:`fewer.approximate.sites.approximate` takes them. ``aside`` holds prints of what no file of weights holds
     (:mod:`fewer.models.aside`).
@@ -75,6 +83,7 @@ class Recipe(_Strict):
     aliases: dict[str, str] = Field(default_factory=dict)
     tokens: TokenRecord | None = None
     pixels: PixelRecord | None = None
+    frames: FrameRecord | None = None
     integers: dict[str, dict[str, str]] = Field(default_factory=dict)
     aside: dict[str, tuple[float, float, float]] = Field(default_factory=dict, max_length=200)
     provenance: str = ""

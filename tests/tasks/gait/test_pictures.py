@@ -144,6 +144,25 @@ def test_names_of_views_are_text_and_no_formulas() -> None:
     assert len(heat_map(table).png) > 100
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shadow", "person"), [(np.uint16, 12_850, 65_535), (np.uint8, 1, 255), (np.uint8, 1, 2)]
+)
+def test_a_shadow_alone_is_no_person_in_any_kind_of_numbers(
+    dtype: type, shadow: int, person: int, tmp_path: Path
+) -> None:
+    """A frame with the shadow alone was stretched by its own greatest number, and became a person."""
+    alone, whole = np.where(SHAPE, shadow, 0), np.where(SHAPE, person, 0)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, frame in zip(paths, (alone, whole, alone), strict=True):
+        Image.fromarray(frame.astype(dtype)).save(path)
+    assert [int((frame > 127).sum()) for frame in read_masks(paths)] == [0, int(SHAPE.sum()), 0]
+
+
+def test_of_several_arrays_the_one_of_frames_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", rate=np.array(25), masks=np.where(SHAPE, 255, 0).astype(np.uint8)[None])
+    assert len(read_sequence(tmp_path / "a.npz")) == 1
+
+
 def test_a_dark_number_is_a_person_only_where_no_frame_holds_a_brighter_one(tmp_path) -> None:
     """A frame that held a shadow alone became a person, in a sequence in which shadows are 50 and persons 255."""
     shadow = np.where(SHAPE, 50, 0).astype(np.uint8)

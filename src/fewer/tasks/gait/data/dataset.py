@@ -199,7 +199,8 @@ def _from_npz(path: Path) -> Any:
         raise FewerError(f"{error}; write it again") from None
     if not found:
         raise FewerError(f"{path} holds no array; write it again")
-    return found["silhouettes"] if "silhouettes" in found else next(iter(found.values()))
+    frames = next((array for array in found.values() if array.ndim == 3), next(iter(found.values())))
+    return found.get("silhouettes", frames)
 
 
 def _from_pictures(folder: Path) -> np.ndarray:
@@ -212,7 +213,7 @@ def _from_pictures(folder: Path) -> np.ndarray:
             return as_silhouettes(np.stack(masks), str(folder))
     found, empty = treat_frames(read_masks(paths))
     if not len(found):
-        raise FewerError(f"{folder} holds no person: all {empty} masks are empty")
+        raise FewerError(f"{folder} holds no person: all {empty} masks are empty, or hold several dark numbers")
     return found
 
 
