@@ -100,7 +100,8 @@ def test_a_plan_is_predicted_as_it_is_measured(monkeypatch, tmp_path):
     measured = watch.time({"plan": lambda: fast(x)}, budget_ms=200)["plan"].ratio * watch.reference_ms
     # within a quarter here, as the test machine may be busy; the benchmark holds it to a tenth
     assert total(costs, 1) == pytest.approx(measured, rel=0.25)
-    assert total(costs, 1) < 0.8 * total(costs, 0)
+    # how much is won, the processor decides: without AVX-512 a layer at 0.4 wins nothing, and the plan keeps it dense
+    assert total(costs, 1) < total(costs, 0)
 
 
 def bottleneck() -> nn.Module:
